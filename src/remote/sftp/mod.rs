@@ -1,0 +1,1 @@
+//! haul's own SFTP version 3 client.
