@@ -67,7 +67,7 @@ impl Chain {
     /// Goes on from `state`, reached after `offset` bytes; `None` when `offset` does
     /// not lie between two blocks.
     pub fn resume(state: ChainState, offset: u64) -> Option<Chain> {
-        if offset % 64 != 0 {
+        if !offset.is_multiple_of(64) {
             return None;
         }
         if offset == 0 {
@@ -95,7 +95,7 @@ impl Chain {
 
     /// The state here; `None` inside a block.
     pub fn state(&self) -> Option<ChainState> {
-        if self.hashed % 64 != 0 {
+        if !self.hashed.is_multiple_of(64) {
             return None;
         }
         let serialized = self.hasher.serialize();
