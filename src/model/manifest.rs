@@ -21,6 +21,32 @@ const MAX_HEADER_BYTES: usize = 4096;
 const FIRST_LINE: &str = "haul-manifest: 1";
 const LAST_HEADER_LINE: &str = "chunk-lines:";
 
+/// What stood at the target when the upload began. A resume that still finds it there
+/// need not compare contents again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Baseline {
+    Absent,
+    /// Seconds since the epoch, as SFTP has them.
+    Present { size: u64, modified: u32 },
+}
+
+impl Baseline {
+    fn encode(self) -> String {
+        match self {
+            Baseline::Absent => "absent".to_owned(),
+            Baseline::Present { size, modified } => format!("{size} {modified}"),
+        }
+    }
+
+    fn parse(text: &str) -> Option<Baseline> {
+        if text == "absent" {
+            return Some(Baseline::Absent);
+        }
+        let (size, modified) = text.split_once(' ')?;
+        Some(Baseline::Present { size: size.parse().ok()?, modified: modified.parse().ok()? })
+    }
+}
+
 /// What a source is known by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceDescription {
@@ -32,6 +58,7 @@ pub struct SourceDescription {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
     pub source: SourceDescription,
+    pub baseline: Baseline,
     geometry: Geometry,
     lines: Vec<[u8; 32]>,
 }
@@ -60,9 +87,9 @@ impl std::error::Error for ManifestError {}
 
 impl Manifest {
     /// Of an upload that begins; nothing is hashed yet. The size is the identity's.
-    pub fn new(source: SourceDescription, chunk_size: ChunkSize) -> Manifest {
+    pub fn new(source: SourceDescription, chunk_size: ChunkSize, baseline: Baseline) -> Manifest {
         let geometry = Geometry::new(source.identity.size, chunk_size);
-        Manifest { source, geometry, lines: Vec::new() }
+        Manifest { source, baseline, geometry, lines: Vec::new() }
     }
 
     pub fn geometry(&self) -> Geometry {
@@ -129,8 +156,9 @@ impl Manifest {
     fn header(&self) -> String {
         let name = encode_line(&self.source.name);
         format!(
-            "{FIRST_LINE}\nsource-name: {name}\nsource-identity: {}\nsize: {}\nchunk-size: {}\n{LAST_HEADER_LINE}\n",
+            "{FIRST_LINE}\nsource-name: {name}\nsource-identity: {}\ntarget-before: {}\nsize: {}\nchunk-size: {}\n{LAST_HEADER_LINE}\n",
             self.source.identity,
+            self.baseline.encode(),
             self.geometry.size(),
             self.geometry.chunk_size().bytes(),
         )
@@ -164,10 +192,11 @@ impl Manifest {
         };
         let name = decode_line(field("source-name")?).ok_or(ManifestError::Inconsistent)?;
         let identity = SourceIdentity::parse(field("source-identity")?).ok_or(ManifestError::Inconsistent)?;
+        let baseline = Baseline::parse(field("target-before")?).ok_or(ManifestError::Inconsistent)?;
         let size: u64 = field("size")?.parse().map_err(|_| ManifestError::Inconsistent)?;
         let chunk_bytes: u64 = field("chunk-size")?.parse().map_err(|_| ManifestError::Inconsistent)?;
         let chunk_size = ChunkSize::new(chunk_bytes).map_err(|_| ManifestError::Inconsistent)?;
-        let mut manifest = Manifest::new(SourceDescription { name, identity }, chunk_size);
+        let mut manifest = Manifest::new(SourceDescription { name, identity }, chunk_size, baseline);
         if size != identity.size || chunk_size.bytes() != chunk_bytes {
             return Err(ManifestError::Inconsistent);
         }
@@ -204,7 +233,7 @@ mod tests {
 
     fn filled(data: &[u8]) -> Manifest {
         let chunk_size = ChunkSize::new(4096).expect("a size");
-        let mut manifest = Manifest::new(description(data.len() as u64), chunk_size);
+        let mut manifest = Manifest::new(description(data.len() as u64), chunk_size, Baseline::Present { size: 1, modified: 2 });
         let mut chain = Chain::new();
         for n in 1..=manifest.geometry().chunks() {
             let range = manifest.geometry().range(n);

@@ -220,6 +220,11 @@ impl RunNames {
         self.directory.join(format!("part.{n}.{attempt}"))
     }
 
+    /// A stored chunk that is merged, on its way out.
+    pub fn merged_chunk(&self, n: u64) -> RemotePath {
+        self.directory.join(format!("merged-chunk.{n}"))
+    }
+
     pub fn new_record(&self) -> RemotePath {
         self.directory.join("record")
     }
