@@ -7,7 +7,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::job::{JobError, JobLimits, JobOutput, run_script, watch_script};
+use super::job::{JobError, JobLimits, JobStatus, run_script, watch_script};
 use crate::model::digest::Digest;
 use crate::model::escape::printable;
 use crate::model::remote_path::RemotePath;
@@ -140,9 +140,9 @@ const END: &str = "printf 'haul-end %s\\n' \"$((a + b))\"\n";
 const PROBE: &str = r#"
 seen=no
 if [ "$kind" = file ]; then
-    [ -f "$path" ] && [ "$(dd bs=4096 count=1 <"$path"; printf .)" = "$content." ] && seen=yes
+    [ -f "$file" ] && [ "$(dd bs=4096 count=1 <"$file"; printf .)" = "$content." ] && seen=yes
 else
-    [ -d "$path" ] && seen=yes
+    [ -d "$file" ] && seen=yes
 fi 2>/dev/null
 printf 'seen %s\n' "$seen"
 [ "$((4294967296 * 2))" = 8589934592 ] && printf 'wide\n'
@@ -170,14 +170,18 @@ pub async fn probe(connection: &dyn Connection, witness: &Witness) -> Result<She
         .number("a", nonce.a.into())
         .number("b", nonce.b.into())
         .set("kind", kind)
-        .set("path", path.as_bytes())
+        .set("file", path.as_bytes())
         .set("content", content);
     let limits =
         JobLimits { timeout: Some(PROBE_TIMEOUT), silence: None, max_output_bytes: OUTPUT_MAX_BYTES };
     let output = run_script(connection, &script, limits).await.map_err(|error| NoShell(error.to_string()))?;
 
     let Some(answer) = nonce.answer(&output.stdout) else {
-        return Err(NoShell(format!("what the target runs is no POSIX shell: {}", excerpt(&output))));
+        let said = if output.stdout.is_empty() { &output.stderr } else { &output.stdout };
+        return Err(NoShell(format!(
+            "what the target runs is no POSIX shell: {}",
+            excerpt(&output.status, said)
+        )));
     };
     if !answer.contains(&&b"seen yes"[..]) {
         return Err(NoShell(format!("the target's shell does not see {path} as SFTP does")));
@@ -193,13 +197,11 @@ pub async fn probe(connection: &dyn Connection, witness: &Witness) -> Result<She
     })
 }
 
-/// The first line that a job said, for a message.
-fn excerpt(output: &JobOutput) -> String {
+/// How a job ended and the first line of what it said, for a message.
+fn excerpt(status: &JobStatus, said: &[u8]) -> String {
     const EXCERPT_BYTES: usize = 80;
-    let said = if output.stdout.is_empty() { &output.stderr } else { &output.stdout };
     let line = said.split(|b| *b == b'\n').next().unwrap_or_default();
-    let line = &line[..line.len().min(EXCERPT_BYTES)];
-    format!("{}, \"{}\"", output.status, printable(line))
+    format!("{status}, \"{}\"", printable(&line[..line.len().min(EXCERPT_BYTES)]))
 }
 
 /// Two random numbers that a shell has to compute with.
@@ -257,7 +259,7 @@ impl std::error::Error for HashError {}
 /// Prints the position every second while the program reads from the same descriptor, and
 /// ends the whole group when nobody listens any more.
 const HASH: &str = r#"
-if true <"$path" && exec 3<"$path"; then
+if true <"$file" && exec 3<"$file"; then
     (
         trap '' PIPE
         while sleep 1 >/dev/null 2>&1; do
@@ -297,7 +299,7 @@ pub async fn hash_file(
         .number("a", nonce.a.into())
         .number("b", nonce.b.into())
         .set("program", program.name())
-        .set("path", path.as_bytes());
+        .set("file", path.as_bytes());
     let limits =
         JobLimits { timeout: None, silence: Some(HASH_SILENCE), max_output_bytes: WITNESS_MAX_BYTES };
     let mut lines = HashLines::default();
@@ -308,8 +310,10 @@ pub async fn hash_file(
     });
     let output = output.await.map_err(HashError::Job)?;
 
-    let failed =
-        |what: &str| HashError::Failed(format!("{path}: {what} on the target: {}", excerpt(&output)));
+    let failed = |what: &str| {
+        let said = excerpt(&output.status, &output.stderr);
+        HashError::Failed(format!("{path}: {what} on the target: {said}"))
+    };
     let answer = nonce.answer(&lines.kept).ok_or_else(|| failed("the hash was not finished"))?;
     let digest = answer
         .iter()

@@ -29,7 +29,8 @@ fail() {
 
 cd "$temp" || exit 2
 [ -e "$run/merge.sh" ] || exit 3
-printf '%-99s\n' "running $$ 0" >"$state" || exit 2
+[ -e "$state" ] || printf '%-99s\n' starting >"$state" || exit 2
+tell "running $$ 0" || exit 2
 [ "$((4294967296 * 2))" = 8589934592 ] || fail arithmetic
 
 # sizes FILE… prints each file's size in bytes, one a line, without reading the file.
@@ -92,22 +93,22 @@ client_lives() {
 # remove_chunks FIRST LAST: the names go into the private directory first, where a late
 # removal can hit no chunk of another run.
 remove_chunks() {
-    number=$1
-    set -- "$2"
-    while [ "$number" -le "$1" ]; do
+    from=$1
+    to=$2
+    number=$from
+    set --
+    while [ "$number" -le "$to" ]; do
         [ ! -e "./$prefix$number" ] || set -- "$@" "./$prefix$number"
         number=$((number + 1))
     done
-    shift
-    [ "$#" -gt 0 ] || return 0
-    mv -f "$@" "$run/" || return 1
-    number=$#
-    while [ "$number" -gt 0 ]; do
-        set -- "$@" "$run/${1#./}"
-        shift
-        number=$((number - 1))
+    [ "$#" = 0 ] || mv -f "$@" "$run/" || return 1
+    number=$from
+    set --
+    while [ "$number" -le "$to" ]; do
+        [ ! -e "$run/$prefix$number" ] || set -- "$@" "$run/$prefix$number"
+        number=$((number + 1))
     done
-    rm -f "$@"
+    [ "$#" = 0 ] || rm -f "$@"
 }
 
 true 3<>"$merged_file" || fail open

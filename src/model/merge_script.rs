@@ -89,7 +89,9 @@ if read -r word pid rest <"$run/merge.state" && [ "$word" = running ] && kill -0
         started alive "$pid"
     fi
 fi 2>/dev/null
-rm -f "$run/merge.state" "$run/merge.stop"
+rm -f "$run/merge.stop"
+# Now, while there is space: later it is only overwritten.
+printf '%-99s\n' starting >"$run/merge.state" || started unable
 detach=
 command -v setsid >/dev/null 2>&1 && detach=setsid
 (
@@ -108,6 +110,8 @@ pub enum Started {
     Before(u32),
     /// The run's private directory has no `merge.sh`, or is gone: it was fenced.
     Absent,
+    /// Nothing can be written there: no space, or no permission.
+    Unable,
 }
 
 impl Started {
@@ -117,6 +121,7 @@ impl Started {
         let line = std::str::from_utf8(line).ok()?;
         match line.split_once(' ') {
             None if line == "absent" => Some(Started::Absent),
+            None if line == "unable" => Some(Started::Unable),
             Some(("started", pid)) => pid.parse().ok().map(Started::Now),
             Some(("alive", pid)) => pid.parse().ok().map(Started::Before),
             _ => None,
@@ -127,7 +132,7 @@ impl Started {
 /// What `merge.state` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MergeState {
-    /// Nothing is written yet.
+    /// It has written nothing yet.
     Starting,
     /// `tick` grows with every batch and, while waiting, at least once a second. One that
     /// stands still is a script that is dead or whose disk does not answer.
@@ -194,7 +199,7 @@ impl MergeState {
         let text = std::str::from_utf8(content).ok()?;
         let mut words = text.split_ascii_whitespace();
         let state = match words.next() {
-            None => MergeState::Starting,
+            None | Some("starting") => MergeState::Starting,
             Some("running") => {
                 MergeState::Running { pid: words.next()?.parse().ok()?, tick: words.next()?.parse().ok()? }
             }
@@ -238,6 +243,7 @@ mod tests {
     fn states_are_read_strictly() {
         for (text, state) in [
             ("", Some(MergeState::Starting)),
+            ("starting   \n", Some(MergeState::Starting)),
             ("running 12 7      \n", Some(MergeState::Running { pid: 12, tick: 7 })),
             ("done   \n", Some(MergeState::Done)),
             ("left\n", Some(MergeState::Left)),
@@ -273,6 +279,7 @@ mod tests {
         assert_eq!(Started::parse(b"welcome\nhaul-merge started 17\n"), Some(Started::Now(17)));
         assert_eq!(Started::parse(b"haul-merge alive 3\n"), Some(Started::Before(3)));
         assert_eq!(Started::parse(b"haul-merge absent\n"), Some(Started::Absent));
+        assert_eq!(Started::parse(b"haul-merge unable\n"), Some(Started::Unable));
         assert_eq!(Started::parse(b"haul-merge started\n"), None);
         assert_eq!(Started::parse(b""), None);
     }

@@ -89,9 +89,7 @@ fn killed_between_any_two_commands() {
                 scene.assert_nothing_lost(1..=130, &context);
                 recorded.push(scene.recorded());
                 assert_eq!(scene.merge(&machine), MergeState::Done, "{context}");
-                assert!(fs::read(scene.merged()).expect("the merged file") == scene.source, "{context}");
-                assert_eq!(scene.recorded(), 130, "{context}");
-                assert!((1..=130).all(|n| !scene.chunk(n).exists()), "{context}");
+                scene.assert_done(&context);
             }
         }
         for stage in [0, 64, 128, 130] {
@@ -153,6 +151,6 @@ fn killed_at_random_moments() {
             }
         }
         assert_eq!(scene.merge(&machine), MergeState::Done, "{shell}");
-        assert!(fs::read(scene.merged()).expect("the merged file") == scene.source, "{shell}");
+        scene.assert_done(shell);
     }
 }

@@ -39,12 +39,34 @@ impl Machine {
             let busybox = find("busybox");
             let status = Command::new(&busybox).args(["--install", "-s"]).arg(directory.path()).status();
             assert!(status.expect("busybox runs").success());
+            std::os::unix::fs::symlink(busybox, directory.path().join("busybox")).expect("a link");
             own
         } else {
             std::os::unix::fs::symlink(find(shell), directory.path().join("sh")).expect("a link");
             format!("{own}:/usr/bin:/bin")
         };
         Machine { directory, path }
+    }
+
+    /// BusyBox without `stat` and `setsid`, whose `sync` takes no names and whose `sleep`
+    /// knows whole seconds only.
+    pub fn bare() -> Machine {
+        let machine = Machine::new("busybox");
+        let directory = machine.directory.path();
+        let busybox = find("busybox").display().to_string();
+        for program in ["stat", "setsid", "sync", "sleep"] {
+            std::fs::remove_file(directory.join(program)).expect("an applet");
+        }
+        for (program, text) in [
+            ("sync", format!("[ $# = 0 ] || exit 1\nexec {busybox} sync\n")),
+            ("sleep", format!("case $1 in *[!0-9]*) exit 1 ;; esac\nexec {busybox} sleep \"$1\"\n")),
+        ] {
+            let path = directory.join(program);
+            std::fs::write(&path, format!("#!{busybox} sh\n{text}")).expect("a program");
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(&path, mode).expect("executable");
+        }
+        machine
     }
 
     pub fn sh(&self) -> PathBuf {
