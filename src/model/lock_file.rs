@@ -68,7 +68,7 @@ pub struct SourceNote {
 /// What the bytes of a lock file are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LockContent {
-    Whole(LockInfo),
+    Whole(Box<LockInfo>),
     /// Empty, cut short, zeroed by a power loss, or damaged: the holder is not known.
     Torn,
     /// Of a haul with another format.
@@ -100,11 +100,6 @@ impl LockInfo {
         text.extend_from_slice(&beat_digits(self.beat));
         text.push(b'\n');
         text
-    }
-
-    /// Whether the same run wrote it.
-    pub fn is_of(&self, run: RunId) -> bool {
-        self.run == run
     }
 }
 
@@ -154,7 +149,8 @@ pub fn parse(bytes: &[u8]) -> LockContent {
     if bytes.len() > LOCK_FILE_MAX_BYTES {
         return LockContent::Torn;
     }
-    parse_lines(&bytes[FIRST_LINE.len()..]).map_or(LockContent::Torn, LockContent::Whole)
+    parse_lines(&bytes[FIRST_LINE.len()..])
+        .map_or(LockContent::Torn, |info| LockContent::Whole(Box::new(info)))
 }
 
 fn parse_lines(mut rest: &[u8]) -> Option<LockInfo> {
@@ -380,7 +376,7 @@ mod tests {
         let at = usize::try_from(beat_offset(text.len())).expect("small");
         text[at..at + BEAT_DIGITS].copy_from_slice(&beat_digits(u64::MAX));
         info.beat = u64::MAX;
-        assert_eq!(parse(&text), LockContent::Whole(info));
+        assert_eq!(parse(&text), LockContent::Whole(Box::new(info)));
     }
 
     #[test]
@@ -543,7 +539,7 @@ mod tests {
         fn reads_what_it_writes(info in any_info()) {
             let text = info.to_text();
             prop_assert!(text.len() <= LOCK_FILE_MAX_BYTES);
-            prop_assert_eq!(parse(&text), LockContent::Whole(info));
+            prop_assert_eq!(parse(&text), LockContent::Whole(Box::new(info)));
         }
 
         #[test]
