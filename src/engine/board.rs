@@ -1,6 +1,5 @@
 //! How far one upload has come: shared by those who send, merge and watch.
 
-use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -70,10 +69,6 @@ impl Board {
             .collect()
     }
 
-    pub fn stored(&self) -> BTreeSet<u64> {
-        self.lock().stored.clone()
-    }
-
     fn wake(&self) {
         self.changes.send_modify(|version| *version += 1);
     }
@@ -106,7 +101,6 @@ mod tests {
         assert_eq!(board.next(9).len(), 4);
         board.merge(4);
         assert_eq!(board.next(1), [(5, Published::Stored)]);
-        assert_eq!(board.stored(), [5, 6].into());
     }
 
     #[tokio::test]

@@ -213,10 +213,9 @@ async fn keep_group(
         Ok(()) if uid == wanted.uid => return Ok(()),
         Ok(()) => format!("the owner {} of the replaced file could not be kept", wanted.uid),
         Err(error) if error.is_link() => return Err(Failure::remote(Phase::Commit, site.place(), &error)),
-        Err(_) => format!(
-            "owner and group ({}:{}) of the replaced file could not be kept",
-            wanted.uid, wanted.gid
-        ),
+        Err(_) => {
+            format!("owner and group ({}:{}) of the replaced file could not be kept", wanted.uid, wanted.gid)
+        }
     };
     warn(site, monitor, what);
     Ok(())

@@ -6,7 +6,7 @@ use super::failure::{Failure, FailureKind, Phase};
 use super::monitor::{Level, Monitor, Notice};
 use super::stop::Stop;
 use crate::model::escape::printable;
-use crate::remote::{Connection, Connector, Files, RemoteErrorKind};
+use crate::remote::{Connection, Connector, Files, RemoteError, RemoteErrorKind};
 
 type Open = (Arc<dyn Connection>, Arc<dyn Files>);
 
@@ -38,16 +38,15 @@ impl Link {
             let files = connection.files().await?;
             Ok((connection, files))
         };
-        let connected = tokio::select! {
-            connected = connecting => connected,
-            () = self.stop.stopped() => return Err(interrupted(Phase::Connect, self.host())),
+        let connecting = async {
+            connecting.await.map_err(|error: RemoteError| {
+                let failure = Failure::remote(Phase::Connect, self.host(), &error);
+                let lost = matches!(error.kind, RemoteErrorKind::Unreachable | RemoteErrorKind::LinkLost);
+                let kind = if lost && self.was_open { FailureKind::Link } else { FailureKind::Unreachable };
+                Failure { kind, ..failure }
+            })
         };
-        let open: Open = connected.map_err(|error: crate::remote::RemoteError| {
-            let failure = Failure::remote(Phase::Connect, self.host(), &error);
-            let lost = matches!(error.kind, RemoteErrorKind::Unreachable | RemoteErrorKind::LinkLost);
-            let kind = if lost && self.was_open { FailureKind::Link } else { FailureKind::Unreachable };
-            Failure { kind, ..failure }
-        })?;
+        let open: Open = or_stopped(&self.stop, Phase::Connect, self.host(), connecting).await?;
         self.monitor.notice(Notice {
             level: Level::Detail,
             text: format!("{}: connected to {}", self.host(), printable(open.0.server_name().as_bytes())),
@@ -76,4 +75,17 @@ impl Link {
 pub fn interrupted(phase: Phase, place: String) -> Failure {
     Failure::new(FailureKind::Interrupted, phase, place, "interrupted")
         .next_step("run the same command again to go on")
+}
+
+/// Does `work` unless asked to stop. For work that changes nothing on the target.
+pub async fn or_stopped<T>(
+    stop: &Stop,
+    phase: Phase,
+    place: String,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::select! {
+        done = work => done,
+        () = stop.stopped() => Err(interrupted(phase, place)),
+    }
 }

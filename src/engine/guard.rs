@@ -29,7 +29,7 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Wins the lock and fences every older run. On a failure of kind `Link` call it
+    /// Wins the lock; [`Guard::fence`] has to follow. On a failure of kind `Link` call it
     /// again with the same `request` and a new site.
     pub async fn acquire(
         request: &mut Request,
@@ -46,7 +46,7 @@ impl Guard {
                 names: site.names.clone(),
                 options: options.clone(),
                 source,
-                here: holder::here(),
+                here: holder::here(options.holder.clone()),
                 monitor: monitor.clone(),
                 stop: stop.clone(),
                 times: LockTimes::default(),
@@ -55,14 +55,18 @@ impl Guard {
         let held = Arc::new(acquirer.acquire(site.files.as_ref()).await?);
         let files = site.further_files().await.map_err(site.failed(Phase::Lock))?;
         let keeper = Keeper::start(files, held.clone(), monitor.clone());
-        let guard = Guard {
+        Ok(Guard {
             held,
             keeper: Arc::new(Mutex::new(Some(keeper))),
             stop: stop.clone(),
             place: site.place(),
-        };
-        fence(site.files.as_ref(), &guard.held, monitor).await?;
-        Ok(guard)
+        })
+    }
+
+    /// Moves the private directories of all other runs away. To be done before anything
+    /// on the target is believed.
+    pub async fn fence(&self, site: &Site, monitor: &Arc<dyn Monitor>) -> Result<(), Failure> {
+        fence(site.files.as_ref(), &self.held, monitor).await.map(drop)
     }
 
     pub fn run_names(&self) -> &RunNames {
@@ -102,11 +106,17 @@ impl Guard {
         }
     }
 
-    /// Gives the lock back; what is in the temp directory stays.
-    pub async fn release(&self, files: &dyn Files) -> Result<(), Failure> {
-        if let Some(keeper) = self.keeper.lock().await.take() {
+    /// Gives the lock back; what is in the temp directory stays. Without a session the
+    /// lock stays too, and whoever comes next sees that its holder is dead.
+    pub async fn release(&self, files: Option<Arc<dyn Files>>) -> Result<(), Failure> {
+        let keeper = self.keeper.lock().await.take();
+        let lost = keeper.as_ref().is_some_and(|keeper| *keeper.state().borrow() != LockState::Held);
+        if let Some(keeper) = keeper {
             keeper.stop().await;
         }
-        release(files, &self.held).await
+        match files {
+            Some(files) if !lost => release(files.as_ref(), &self.held).await,
+            _ => Ok(()),
+        }
     }
 }

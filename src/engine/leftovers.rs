@@ -61,7 +61,11 @@ pub async fn clean_after_commit(
         }
         Err(failure) => return Err(failure),
     };
-    let removed = guard.watch(remove_all(site, &guard)).await;
-    let released = guard.release(site.files.as_ref()).await;
+    let remove = async {
+        guard.fence(site, monitor).await?;
+        remove_all(site, &guard).await
+    };
+    let removed = guard.watch(remove).await;
+    let released = guard.release(Some(site.files.clone())).await;
     removed.and(released)
 }

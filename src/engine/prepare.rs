@@ -44,7 +44,8 @@ pub struct Preparation<'a> {
     pub site: &'a Site,
     pub run: &'a RunNames,
     pub attempt: u64,
-    pub source: &'a Source,
+    /// `None`: only what is there can be used.
+    pub source: Option<&'a Source>,
     pub before: Baseline,
     /// What this process knows of the source already.
     pub known: Option<Manifest>,
@@ -64,14 +65,13 @@ struct Kept {
 impl Preparation<'_> {
     pub async fn run(self) -> Result<Prepared, Failure> {
         let state = temp::read(self.site, Phase::Survey).await?.unwrap_or_default();
-        let kept = match &state.manifest {
-            Some(old) if self.same_source(old) => self.keep_all(&state, old),
-            Some(old) => self.keep_what_agrees(&state, old).await?,
-            None => Kept {
-                manifest: self.manifest_of(self.options.chunk_size, None)?,
-                found: Found::default(),
-                merged: None,
-            },
+        let kept = match (&state.manifest, self.source) {
+            (Some(old), Some(source)) if !self.same_source(old, source) => {
+                self.keep_what_agrees(&state, old, source).await?
+            }
+            (Some(old), _) => self.keep_all(&state, old),
+            (None, Some(source)) => self.start(source),
+            (None, None) => return Err(self.nothing_there()),
         };
         let geometry = kept.manifest.geometry();
         self.check_count(geometry)?;
@@ -93,9 +93,9 @@ impl Preparation<'_> {
         if !recorded {
             write_record(self.site, self.run, geometry, plan.found.merged, generation).await?;
         }
-        let manifest = ManifestFile::create(self.site, self.run, Manifest { baseline: self.before, ..kept.manifest })
-            .await
-            .map_err(self.failed())?;
+        let mut manifest = kept.manifest;
+        manifest.baseline = self.before;
+        let manifest = ManifestFile::create(self.site, self.run, manifest).await.map_err(self.failed())?;
         self.remove_receipts(&state, generation, &plan).await?;
         self.clear_private(&state, &merged).await?;
 
@@ -109,31 +109,57 @@ impl Preparation<'_> {
         Ok(Prepared { plan, manifest: Arc::new(manifest), merged, generation, destination, several_handles })
     }
 
-    fn same_source(&self, old: &Manifest) -> bool {
-        let identity = self.source.description.identity;
+    fn same_source(&self, old: &Manifest, source: &Source) -> bool {
+        let identity = source.description.identity;
         old.source.identity == identity && (!self.options.rehash || self.attempt > 1)
+    }
+
+    fn nothing_there(&self) -> Failure {
+        Failure::new(FailureKind::Failed, Phase::Survey, self.site.place(), "there is no upload to finish")
+            .next_step("see haul status")
+    }
+
+    /// Nothing is kept: what the manifest cannot prove is no use.
+    fn start(&self, source: &Source) -> Kept {
+        let fresh = Manifest::new(source.description.clone(), self.options.chunk_size, self.before);
+        let manifest = match &self.known {
+            Some(known) if known.geometry() == fresh.geometry() => known.clone(),
+            _ => fresh,
+        };
+        Kept { manifest, found: Found::default(), merged: None }
     }
 
     fn keep_all(&self, state: &TempState, old: &Manifest) -> Kept {
         let chunk_size = old.geometry().chunk_size();
         if chunk_size != self.options.chunk_size {
-            self.notice(Level::Info, format!(
-                "the upload under way has chunks of {} bytes, which stay as they are", chunk_size.bytes()
-            ));
+            self.notice(
+                Level::Info,
+                format!(
+                    "the upload under way has chunks of {} bytes, which stay as they are",
+                    chunk_size.bytes()
+                ),
+            );
         }
         let manifest = match &self.known {
             Some(known) if known.geometry() == old.geometry() && known.known() > old.known() => known.clone(),
             _ => old.clone(),
         };
         let found = state.found(old.geometry());
-        let merged = state.merged_so_far(old.geometry()).map(|(file, _)| (file.path.clone(), file.generation));
+        let merged =
+            state.merged_so_far(old.geometry()).map(|(file, _)| (file.path.clone(), file.generation));
         Kept { manifest, found, merged }
     }
 
     /// The source is not what it was, or may not be: reads it through, and keeps the
     /// chunks that agree.
-    async fn keep_what_agrees(&self, state: &TempState, old: &Manifest) -> Result<Kept, Failure> {
-        let mut manifest = self.manifest_of(old.geometry().chunk_size(), Some(old))?;
+    async fn keep_what_agrees(
+        &self,
+        state: &TempState,
+        old: &Manifest,
+        source: &Source,
+    ) -> Result<Kept, Failure> {
+        let chunk_size = old.geometry().chunk_size();
+        let mut manifest = Manifest::new(source.description.clone(), chunk_size, self.before);
         let geometry = manifest.geometry();
         self.check_count(geometry)?;
         self.monitor.phase(Phase::Hash, 0, geometry.size());
@@ -147,14 +173,12 @@ impl Preparation<'_> {
             if comparable && !all_so_far {
                 before = old.chain_before(n);
             }
-            chain = hash_range(self.source, range.clone(), chain, self.monitor).await?;
+            chain = hash_range(source, range.clone(), chain, self.monitor).await?;
             let agrees = comparable
                 && match before {
                     None => old.agrees(n, &chain),
                     // From the old state; the bytes come from the page cache.
-                    Some(old_chain) => {
-                        old.agrees(n, &hash_range(self.source, range, old_chain, &silent()).await?)
-                    }
+                    Some(old_chain) => old.agrees(n, &hash_range(source, range, old_chain, &silent()).await?),
                 };
             if agrees {
                 agreed.insert(n);
@@ -162,10 +186,10 @@ impl Preparation<'_> {
                 all_so_far = false;
             }
             if manifest.note(n, &chain).is_none() {
-                return Err(self.source.changed());
+                return Err(source.changed());
             }
         }
-        self.source.check_unchanged()?;
+        source.check_unchanged()?;
 
         let found = state.found(old.geometry());
         let in_merged: BTreeSet<u64> =
@@ -181,7 +205,8 @@ impl Preparation<'_> {
             "the source is not the file it was: {} of the {had} chunks that were there agree with it and are kept",
             stored.len() + placed.len(),
         ));
-        let merged = (!placed.is_empty()).then(|| (self.run.merged(self.new_generation), self.new_generation));
+        let merged =
+            (!placed.is_empty()).then(|| (self.run.merged(self.new_generation), self.new_generation));
         Ok(Kept { manifest, found: Found { merged: 0, stored, placed }, merged })
     }
 
@@ -205,7 +230,8 @@ impl Preparation<'_> {
         let mut copied = BTreeSet::new();
         for n in agreed {
             let range = geometry.range(n);
-            let whole = sftp::copy(self.site, &from, range.clone(), &to, range.start).await.map_err(&failed)?;
+            let whole =
+                sftp::copy(self.site, &from, range.clone(), &to, range.start).await.map_err(&failed)?;
             let size = files.stat_handle(&to).await.map_err(&failed)?.size.unwrap_or(range.end);
             if whole && size >= range.end {
                 receipts.make(n, self.new_generation).await.map_err(&failed)?;
@@ -217,18 +243,6 @@ impl Preparation<'_> {
         synced.map_err(&failed)?;
         files.close(from).await.map_err(&failed)?;
         Ok(copied)
-    }
-
-    fn manifest_of(
-        &self,
-        chunk_size: crate::model::chunk::ChunkSize,
-        old: Option<&Manifest>,
-    ) -> Result<Manifest, Failure> {
-        let fresh = Manifest::new(self.source.description.clone(), chunk_size, self.before);
-        Ok(match &self.known {
-            Some(known) if old.is_none() && known.geometry() == fresh.geometry() => known.clone(),
-            _ => fresh,
-        })
     }
 
     fn check_count(&self, geometry: Geometry) -> Result<(), Failure> {
@@ -253,7 +267,12 @@ impl Preparation<'_> {
         Ok(())
     }
 
-    async fn remove_receipts(&self, state: &TempState, generation: RunId, plan: &Plan) -> Result<(), Failure> {
+    async fn remove_receipts(
+        &self,
+        state: &TempState,
+        generation: RunId,
+        plan: &Plan,
+    ) -> Result<(), Failure> {
         for (n, of) in &state.receipts {
             if *of == generation && plan.found.placed.contains(n) {
                 continue;
@@ -271,7 +290,8 @@ impl Preparation<'_> {
             Some(old) if old == *merged => Ok(()),
             Some(old) => publish(files, &old, merged).await.map_err(self.failed()),
             None => {
-                let handle = create_with(files, merged, Bytes::new(), MERGED_MODE).await.map_err(self.failed())?;
+                let handle =
+                    create_with(files, merged, Bytes::new(), MERGED_MODE).await.map_err(self.failed())?;
                 files.close(handle).await.map_err(self.failed())
             }
         }

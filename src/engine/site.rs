@@ -71,6 +71,11 @@ impl Site {
         self.shell.get_or_init(prove).await.as_ref()
     }
 
+    /// The same connection, and other names on the target.
+    pub fn named(&self, names: Names) -> Site {
+        Site { names, ..self.clone() }
+    }
+
     /// Proves the shell while other things are done.
     pub fn prove_shell_meanwhile(&self, monitor: &Arc<dyn Monitor>) {
         let (site, monitor) = (self.clone(), monitor.clone());

@@ -23,8 +23,6 @@ pub struct Source {
     file: Arc<File>,
     path: PathBuf,
     pub description: SourceDescription,
-    /// Permission bits (07777).
-    pub mode: u32,
     pub times: Times,
 }
 
@@ -45,8 +43,11 @@ impl Source {
         Ok(Source {
             file: Arc::new(file),
             path: path.to_owned(),
-            description: SourceDescription { name, identity: identity(&metadata) },
-            mode: metadata.mode() & 0o7777,
+            description: SourceDescription {
+                name,
+                identity: identity(&metadata),
+                mode: metadata.mode() & 0o7777,
+            },
             times: Times { accessed: seconds(metadata.atime()), modified: seconds(metadata.mtime()) },
         })
     }
@@ -61,25 +62,33 @@ impl Source {
     }
 
     /// Reads exactly `length` bytes and takes them through `chain` on the way.
-    pub async fn read(&self, offset: u64, length: usize, mut chain: Chain) -> Result<(Bytes, Chain), Failure> {
+    pub async fn read(
+        &self,
+        offset: u64,
+        length: usize,
+        mut chain: Chain,
+    ) -> Result<(Bytes, Chain), Failure> {
         let file = self.file.clone();
         let task = tokio::task::spawn_blocking(move || {
             let mut buffer = BytesMut::zeroed(length);
             file.read_exact_at(&mut buffer, offset)?;
             chain.update(&buffer);
-            Ok((buffer.freeze(), chain))
+            std::io::Result::Ok((buffer.freeze(), chain))
         });
         match task.await {
             Ok(Ok(read)) => Ok(read),
             Ok(Err(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(self.changed()),
             Ok(Err(error)) => Err(Failure::local(Phase::Source, &self.path, &error)),
-            Err(_) => Err(Failure::new(FailureKind::Failed, Phase::Source, self.shown(), "reading was cut off")),
+            Err(_) => {
+                Err(Failure::new(FailureKind::Failed, Phase::Source, self.shown(), "reading was cut off"))
+            }
         }
     }
 
     /// Fails when the open file is no longer what it was when it was opened.
     pub fn check_unchanged(&self) -> Result<(), Failure> {
-        let metadata = self.file.metadata().map_err(|error| Failure::local(Phase::Source, &self.path, &error))?;
+        let metadata =
+            self.file.metadata().map_err(|error| Failure::local(Phase::Source, &self.path, &error))?;
         if identity(&metadata) == self.description.identity { Ok(()) } else { Err(self.changed()) }
     }
 

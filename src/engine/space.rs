@@ -31,8 +31,7 @@ pub async fn check_bytes(site: &Site, directory: &RemotePath, needed: u64) -> Re
         }
         Err(_) => return Ok(()),
     };
-    let failure =
-        |cause: String| Failure::new(FailureKind::Storage, Phase::Survey, site.place(), cause);
+    let failure = |cause: String| Failure::new(FailureKind::Storage, Phase::Survey, site.place(), cause);
     if space.read_only {
         return Err(failure("the target's file system is read-only".to_owned()));
     }

@@ -40,8 +40,13 @@ pub async fn resolve(
     let at = |path: &RemotePath| place(host, path);
     if is_directory || written.names_directory() || meaning.into_directory {
         if !is_directory {
-            return Err(Failure::new(FailureKind::Usage, Phase::Survey, at(&written), "there is no such directory")
-                .next_step("make it first, or name a file"));
+            return Err(Failure::new(
+                FailureKind::Usage,
+                Phase::Survey,
+                at(&written),
+                "there is no such directory",
+            )
+            .next_step("make it first, or name a file"));
         }
         let Some(name) = meaning.source_name else {
             return Err(Failure::new(FailureKind::Usage, Phase::Survey, at(&written), "is a directory")
@@ -113,7 +118,11 @@ async fn absolute(files: &dyn Files, host: &str, destination: &[u8]) -> Result<R
         .real_path(&here)
         .await
         .map_err(|error| Failure::remote(Phase::Survey, host, &error).next_step("give an absolute path"))?;
-    Ok(if below_home.is_empty() { home } else { home.join(below_home.strip_prefix(b"/").unwrap_or(below_home)) })
+    Ok(if below_home.is_empty() {
+        home
+    } else {
+        home.join(below_home.strip_prefix(b"/").unwrap_or(below_home))
+    })
 }
 
 /// Follows symbolic links at the end of `path`, also to where nothing is yet.

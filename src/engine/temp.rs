@@ -67,8 +67,9 @@ pub async fn read(site: &Site, phase: Phase) -> Result<Option<TempState>, Failur
             }
             Entry::Receipt(n, generation) => state.receipts.push((n, generation)),
             Entry::Record => {
-                let text = read_small(site.files.as_ref(), &site.names.record(), Record::MAX_BYTES as u64);
-                let record = text.await.map_err(failed)?.map(|text| Record::parse(&text));
+                let path = site.names.record();
+                let text = read_small(site.files.as_ref(), &path, Record::MAX_BYTES as u64).await;
+                let record = text.map_err(failed)?.map(|text| Record::parse(&text));
                 state.record_was_bad = matches!(record, Some(Err(_)));
                 state.record = record.and_then(Result::ok);
             }

@@ -17,6 +17,7 @@ use super::merge::sftp::SftpMerge;
 use super::monitor::{Level, Monitor, Notice};
 use super::options::{Connections, MergeMethod, PutOptions};
 use super::prepare::{Preparation, Prepared};
+use super::random::run_id;
 use super::repair::rewind;
 use super::report::{MergedBy, PutReport, PutStatus, VerifiedBy};
 use super::site::Site;
@@ -27,7 +28,6 @@ use super::verify::{Verified, verify};
 use crate::model::digest::Digest;
 use crate::model::manifest::{Baseline, Manifest};
 use crate::model::names::RunNames;
-use crate::model::remote_path::RemotePath;
 use crate::remote::files::{Attributes, Times};
 
 /// Lanes where several handles may write at once and nothing else was asked for.
@@ -44,7 +44,10 @@ pub struct Transfer {
     attempt: u64,
     /// What this process knows of the source.
     known: Option<Manifest>,
-    committing: Option<Committing>,
+    /// What stood at the target when the transfer began.
+    began_from: Option<(Baseline, Option<Attributes>)>,
+    /// The digest of a commit that was begun and whose outcome may be unknown.
+    committing: Option<Digest>,
     size: u64,
     chunks_total: u64,
     chunks_skipped: Option<u64>,
@@ -53,12 +56,6 @@ pub struct Transfer {
     verified_by: Option<VerifiedBy>,
     merged_by: Option<MergedBy>,
     seconds: BTreeMap<&'static str, Duration>,
-}
-
-/// A commit that was begun and whose outcome may be unknown.
-struct Committing {
-    merged: RemotePath,
-    digest: Digest,
 }
 
 impl Transfer {
@@ -71,6 +68,7 @@ impl Transfer {
             sent: Arc::default(),
             attempt: 0,
             known: None,
+            began_from: None,
             committing: None,
             size,
             chunks_total: 0,
@@ -88,16 +86,28 @@ impl Transfer {
         self.sent.chunks.load(Ordering::Relaxed)
     }
 
-    /// With the lock held and older runs fenced. `source` is `None` for `haul merge`.
+    /// What is replaced is what stands at the target now, and nothing that comes later.
+    /// `hashed` is the source's manifest where it was read through already.
+    pub fn begin(&mut self, before: Baseline, existing: Option<Attributes>, hashed: Option<Manifest>) {
+        self.began_from = Some((before, existing));
+        self.known = hashed;
+    }
+
+    pub fn has_begun(&self) -> bool {
+        self.began_from.is_some()
+    }
+
+    /// With the lock held, older runs fenced, and [`Transfer::begin`] called. `source` is
+    /// `None` for `haul merge`. After a failure of kind `Link` it can be called again.
     pub async fn run(
         &mut self,
         site: &Site,
         guard: &Guard,
         source: Option<&Source>,
-        before: Baseline,
-        existing: Option<Attributes>,
-        hashed: Option<Manifest>,
     ) -> Result<PutReport, Failure> {
+        let Some((before, existing)) = self.began_from else {
+            return Err(Failure::new(FailureKind::Failed, Phase::Survey, site.place(), "not begun"));
+        };
         self.attempt += 1;
         let run = guard.run_names();
         let replace = match before {
@@ -110,10 +120,10 @@ impl Transfer {
             attempt: self.attempt,
             source,
             before,
-            known: self.known.take().or(hashed),
+            known: self.known.take(),
             options: &self.options,
             monitor: &self.monitor,
-            new_generation: guard.held.fresh_id()?,
+            new_generation: run_id()?,
         }
         .run()
         .await?;
@@ -130,14 +140,19 @@ impl Transfer {
         }
         self.verified_by = Some(verified_by);
         let digest = prepared.manifest.digest().ok_or_else(|| {
-            Failure::new(FailureKind::Verification, Phase::Verify, site.place(), "the source's SHA-256 is unknown")
+            Failure::new(
+                FailureKind::Verification,
+                Phase::Verify,
+                site.place(),
+                "the source's SHA-256 is unknown",
+            )
         })?;
         self.sha256 = Some(digest);
 
         let began = Instant::now();
         let manifest = prepared.manifest.manifest();
         let dress = self.dress(site, run, source, &manifest, existing).await?;
-        self.committing = Some(Committing { merged: prepared.merged.clone(), digest });
+        self.committing = Some(digest);
         self.monitor.phase(Phase::Commit, 0, 0);
         commit(site, &guard.held, &prepared.merged, before, replace, dress, self.monitor.as_ref()).await?;
         self.took(Phase::Commit, began);
@@ -364,23 +379,17 @@ impl Transfer {
     }
 
     /// After a link that died during the commit: whether the rename happened.
-    pub async fn was_committed(&self, site: &Site, guard: &Guard) -> Result<bool, Failure> {
-        let Some(Committing { merged, digest }) = &self.committing else { return Ok(false) };
-        guard.held.check(site.files.as_ref()).await?;
-        match site.files.lstat(merged).await {
-            // A link to the target may stand beside its private name.
-            Ok(_) => {}
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(Failure::remote(Phase::Commit, site.place(), &error)),
-        }
+    pub async fn was_committed(&self, site: &Site) -> Result<bool, Failure> {
+        let Some(digest) = self.committing else { return Ok(false) };
         match site.files.lstat(site.names.target()).await {
             Ok(attributes) if attributes.size == Some(self.size) => {}
             Ok(_) => return Ok(false),
             Err(error) if error.is_not_found() => return Ok(false),
             Err(error) => return Err(Failure::remote(Phase::Commit, site.place(), &error)),
         }
-        let hashed = hash_on_target(site, site.names.target(), self.size, By::Either, Phase::Verify, &self.monitor);
-        Ok(hashed.await?.0 == *digest)
+        let hashed =
+            hash_on_target(site, site.names.target(), self.size, By::Either, Phase::Verify, &self.monitor);
+        Ok(hashed.await?.0 == digest)
     }
 
     /// Removes what is no longer needed; the lock goes with the release.

@@ -27,7 +27,10 @@ const LAST_HEADER_LINE: &str = "chunk-lines:";
 pub enum Baseline {
     Absent,
     /// Seconds since the epoch, as SFTP has them.
-    Present { size: u64, modified: u32 },
+    Present {
+        size: u64,
+        modified: u32,
+    },
 }
 
 impl Baseline {
@@ -53,6 +56,8 @@ pub struct SourceDescription {
     /// The file's name without its directory.
     pub name: Vec<u8>,
     pub identity: SourceIdentity,
+    /// Permission bits (07777).
+    pub mode: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,8 +161,9 @@ impl Manifest {
     fn header(&self) -> String {
         let name = encode_line(&self.source.name);
         format!(
-            "{FIRST_LINE}\nsource-name: {name}\nsource-identity: {}\ntarget-before: {}\nsize: {}\nchunk-size: {}\n{LAST_HEADER_LINE}\n",
+            "{FIRST_LINE}\nsource-name: {name}\nsource-identity: {}\nsource-mode: {:o}\ntarget-before: {}\nsize: {}\nchunk-size: {}\n{LAST_HEADER_LINE}\n",
             self.source.identity,
+            self.source.mode,
             self.baseline.encode(),
             self.geometry.size(),
             self.geometry.chunk_size().bytes(),
@@ -192,11 +198,13 @@ impl Manifest {
         };
         let name = decode_line(field("source-name")?).ok_or(ManifestError::Inconsistent)?;
         let identity = SourceIdentity::parse(field("source-identity")?).ok_or(ManifestError::Inconsistent)?;
+        let mode =
+            u32::from_str_radix(field("source-mode")?, 8).map_err(|_| ManifestError::Inconsistent)? & 0o7777;
         let baseline = Baseline::parse(field("target-before")?).ok_or(ManifestError::Inconsistent)?;
         let size: u64 = field("size")?.parse().map_err(|_| ManifestError::Inconsistent)?;
         let chunk_bytes: u64 = field("chunk-size")?.parse().map_err(|_| ManifestError::Inconsistent)?;
         let chunk_size = ChunkSize::new(chunk_bytes).map_err(|_| ManifestError::Inconsistent)?;
-        let mut manifest = Manifest::new(SourceDescription { name, identity }, chunk_size, baseline);
+        let mut manifest = Manifest::new(SourceDescription { name, identity, mode }, chunk_size, baseline);
         if size != identity.size || chunk_size.bytes() != chunk_bytes {
             return Err(ManifestError::Inconsistent);
         }
@@ -228,12 +236,17 @@ mod tests {
         SourceDescription {
             name: b"im\ng.qcow2".to_vec(),
             identity: SourceIdentity { device: 1, inode: 2, size, modified_ns: 3, changed_ns: 4 },
+            mode: 0o644,
         }
     }
 
     fn filled(data: &[u8]) -> Manifest {
         let chunk_size = ChunkSize::new(4096).expect("a size");
-        let mut manifest = Manifest::new(description(data.len() as u64), chunk_size, Baseline::Present { size: 1, modified: 2 });
+        let mut manifest = Manifest::new(
+            description(data.len() as u64),
+            chunk_size,
+            Baseline::Present { size: 1, modified: 2 },
+        );
         let mut chain = Chain::new();
         for n in 1..=manifest.geometry().chunks() {
             let range = manifest.geometry().range(n);

@@ -27,11 +27,14 @@ pub async fn write_record(
     generation: RunId,
 ) -> Result<(), Failure> {
     let failed = site.failed(Phase::Merge);
-    let record = Record::new(site.names.target().file_name(), geometry, merged, generation)
-        .ok_or_else(|| Failure::new(FailureKind::Failed, Phase::Merge, site.place(), "more chunks than there are"))?;
+    let record =
+        Record::new(site.names.target().file_name(), geometry, merged, generation).ok_or_else(|| {
+            Failure::new(FailureKind::Failed, Phase::Merge, site.place(), "more chunks than there are")
+        })?;
     let private = run.new_record();
     let files = site.files.as_ref();
-    let handle = create_with(files, &private, Bytes::from(record.to_string()), RECORD_MODE).await.map_err(&failed)?;
+    let handle =
+        create_with(files, &private, Bytes::from(record.to_string()), RECORD_MODE).await.map_err(&failed)?;
     let synced = sync_if_possible(files, &handle).await;
     files.close(handle).await.map_err(&failed)?;
     synced.map_err(&failed)?;

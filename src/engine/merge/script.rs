@@ -52,7 +52,8 @@ impl ScriptMerge {
             self.watch().await?;
             starts = if self.board.merged() > before { 0 } else { starts + 1 };
             if starts == STARTS {
-                return Err(self.failure("the merge script does not get on")
+                return Err(self
+                    .failure("the merge script does not get on")
                     .next_step("use --merge sftp, which needs no shell"));
             }
         }
@@ -62,26 +63,35 @@ impl ScriptMerge {
     async fn start(&self, merged: u64) -> Result<(), Failure> {
         let failed = self.site.failed(Phase::Merge);
         let files = self.site.files.as_ref();
-        let record = Record::new(self.site.names.target().file_name(), self.geometry, merged, self.generation)
-            .ok_or_else(|| self.failure("more chunks than there are"))?;
+        let record =
+            Record::new(self.site.names.target().file_name(), self.geometry, merged, self.generation)
+                .ok_or_else(|| self.failure("more chunks than there are"))?;
         let inputs = MergeScriptInputs { names: &self.site.names, run: self.run_id, record: &record };
         let text = Bytes::from(merge_script(&inputs));
-        let script = create_with(files, &self.run.merge_script(), text, RECORD_MODE).await.map_err(&failed)?;
+        let script =
+            create_with(files, &self.run.merge_script(), text, RECORD_MODE).await.map_err(&failed)?;
         files.close(script).await.map_err(&failed)?;
         let start = start_script(&self.site.names, self.run_id);
-        let output = run_script(self.site.connection.as_ref(), &start, START_LIMITS).await.map_err(|error| {
-            let kind = match error {
-                JobError::Lost | JobError::Silent(_) => FailureKind::Link,
-                JobError::Start(_) | JobError::TimedOut(_) => FailureKind::Failed,
-            };
-            Failure::new(kind, Phase::Merge, self.site.place(), error)
-        })?;
+        let output =
+            run_script(self.site.connection.as_ref(), &start, START_LIMITS).await.map_err(|error| {
+                let kind = match error {
+                    JobError::Lost | JobError::Silent(_) => FailureKind::Link,
+                    JobError::Start(_) | JobError::TimedOut(_) => FailureKind::Failed,
+                };
+                Failure::new(kind, Phase::Merge, self.site.place(), error)
+            })?;
         match Started::parse(&output.stdout) {
             Some(Started::Now(_) | Started::Before(_)) => Ok(()),
-            Some(Started::Absent) => {
-                Err(self.failure("the shell does not see the directory that SFTP shows")
-                    .next_step("use --merge sftp"))
-            }
+            Some(Started::Absent) => Err(self
+                .failure("the shell does not see the directory that SFTP shows")
+                .next_step("use --merge sftp")),
+            Some(Started::Unable) => Err(Failure::new(
+                FailureKind::Storage,
+                Phase::Merge,
+                self.site.place(),
+                "the target's shell cannot write in the temp directory",
+            )
+            .next_step("look for a full disk on the target")),
             None => Err(self.failure("the merge script could not be started").next_step("use --merge sftp")),
         }
     }
@@ -135,7 +145,12 @@ impl ScriptMerge {
         if self.board.merged() > merged {
             return Ok(());
         }
-        Err(Failure::new(FailureKind::Link, Phase::Merge, self.site.place_of(&chunk), "the chunk has vanished"))
+        Err(Failure::new(
+            FailureKind::Link,
+            Phase::Merge,
+            self.site.place_of(&chunk),
+            "the chunk has vanished",
+        ))
     }
 
     async fn take_record(&self) -> Result<(), Failure> {

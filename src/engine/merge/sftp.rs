@@ -68,7 +68,9 @@ impl SftpMerge {
                 self.monitor.advance(Phase::Merge, self.geometry.length(*n));
             }
             self.check_size(merged, last).await?;
-            sync_if_possible(self.site.files.as_ref(), merged).await.map_err(self.site.failed(Phase::Merge))?;
+            sync_if_possible(self.site.files.as_ref(), merged)
+                .await
+                .map_err(self.site.failed(Phase::Merge))?;
             write_record(&self.site, &self.run, self.geometry, last, self.generation).await?;
             for (n, how) in &batch {
                 match how {

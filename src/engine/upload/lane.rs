@@ -13,8 +13,8 @@ use crate::engine::limiter::Limiter;
 use crate::model::chunk::Geometry;
 use crate::model::names::RunNames;
 use crate::model::remote_path::RemotePath;
-use crate::remote::files::{Files, Handle, OpenMode};
 use crate::remote::RemoteError;
+use crate::remote::files::{Files, Handle, OpenMode};
 
 /// Bytes a lane has in flight: a channel's window carries no more than this in a round
 /// trip anyway.
@@ -94,7 +94,8 @@ pub async fn work(lane: Arc<Lane>, work: Work) -> Result<(), Failure> {
         tokio::select! {
             biased;
             Some(acknowledged) = acknowledgements.next(), if in_flight > 0 => {
-                let (chunk, bytes): (u64, usize) = acknowledged.map_err(failed)?;
+                let acknowledged: Result<(u64, usize), RemoteError> = acknowledged;
+                let (chunk, bytes) = acknowledged.map_err(failed)?;
                 in_flight -= bytes;
                 if work.events.send(Event::Written { chunk, bytes: bytes as u64 }).await.is_err() {
                     return Ok(());

@@ -37,7 +37,11 @@ struct State {
 impl ManifestFile {
     /// Puts `manifest` in place of the one that is there, as a new file: a handle that
     /// an old run still holds speaks of the old one.
-    pub async fn create(site: &Site, run: &RunNames, manifest: Manifest) -> Result<ManifestFile, RemoteError> {
+    pub async fn create(
+        site: &Site,
+        run: &RunNames,
+        manifest: Manifest,
+    ) -> Result<ManifestFile, RemoteError> {
         let private = run.new_manifest();
         let content = Bytes::from(manifest.encode());
         let handle = create_with(site.files.as_ref(), &private, content, MODE).await?;
