@@ -7,6 +7,7 @@
 //! and from then on nothing that an older run still asks for by name can be found.
 
 mod acquire;
+mod alive;
 mod decide;
 mod fence;
 mod held;
@@ -19,6 +20,7 @@ mod times;
 mod win;
 
 pub use acquire::{Acquirer, LockContext};
+pub use alive::is_alive;
 pub use fence::{FencedDir, fence};
 pub use held::{Held, LockKind};
 pub use keeper::{Keeper, LockState};
