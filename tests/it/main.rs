@@ -3,4 +3,5 @@
 
 mod connect;
 mod harness;
+mod lock;
 mod scripts;
