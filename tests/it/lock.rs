@@ -22,9 +22,12 @@ use haul::remote::Files;
 use haul::remote::files::OpenMode;
 use memory::{Disk, Fault, Memory, Quirks};
 
-const PLAIN: LockOptions = LockOptions { wait: Wait::No, break_lock: false, no_lock: false };
-const WAIT: LockOptions = LockOptions { wait: Wait::Forever, break_lock: false, no_lock: false };
-const BREAK: LockOptions = LockOptions { wait: Wait::No, break_lock: true, no_lock: false };
+const PLAIN: LockOptions =
+    LockOptions { wait: Wait::No, break_lock: false, no_lock: false, holder: String::new() };
+const WAIT: LockOptions =
+    LockOptions { wait: Wait::Forever, break_lock: false, no_lock: false, holder: String::new() };
+const BREAK: LockOptions =
+    LockOptions { wait: Wait::No, break_lock: true, no_lock: false, holder: String::new() };
 
 fn names(user: &str) -> Names {
     let target = RemotePath::new(b"/srv/img.qcow2".to_vec()).expect("a path");
