@@ -3,4 +3,5 @@
 
 mod connect;
 mod harness;
+mod layers;
 mod loopback;
