@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod connect;
+mod container;
 mod harness;
 mod layers;
 mod loopback;
