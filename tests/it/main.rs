@@ -6,3 +6,4 @@ mod container;
 mod harness;
 mod layers;
 mod loopback;
+mod scripts;
