@@ -121,8 +121,8 @@ fn local_names(path: &str, text: &str) -> Vec<String> {
         .collect()
 }
 
-/// Whether `name` stands in `text` as a whole: `a/work/` is another path than `/work/`,
-/// and a longer host is another host.
+/// Whether `name` stands in `text` with nothing before it that makes it another name:
+/// a path below something else, or a host that only ends so.
 fn names(text: &str, name: &str) -> bool {
     text.match_indices(name).any(|(at, _)| {
         let before = text[..at].chars().next_back();
