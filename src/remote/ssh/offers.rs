@@ -24,7 +24,7 @@ pub type Agent = AgentClient<UnixStream>;
 pub enum Offer {
     AgentKey(PublicKey),
     AgentCertificate(Box<Certificate>),
-    File(KeyFile),
+    File(Box<KeyFile>),
 }
 
 /// Everything that may be offered, and notes on what could not be had.
@@ -79,7 +79,7 @@ fn arrange(identities: Vec<AgentIdentity>, files: Vec<KeyFile>, identities_only:
         // A certificate beside the file is something that the agent may not have.
         let new = !agent_has.contains(&place) || file.certificate.is_some();
         if new && file.has_private_half() {
-            offers.push(Offer::File(file));
+            offers.push(Offer::File(Box::new(file)));
         }
     }
     offers.truncate(MAX_OFFERS);

@@ -3,8 +3,11 @@
 //! Whatever this starts is ended when its owner is dropped, also when the test panics.
 #![allow(dead_code, unused_imports)]
 
+pub mod account;
+pub mod agent;
 pub mod container;
 pub mod program;
+pub mod script;
 pub mod sshd;
 pub mod wait;
 

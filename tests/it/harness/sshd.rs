@@ -348,12 +348,17 @@ impl Sshd {
     /// no other configuration. Options and the command still have to be added; the host's
     /// name is 127.0.0.1.
     pub fn ssh(&self) -> Command {
+        self.ssh_with_known_hosts(&self.known_hosts_path())
+    }
+
+    /// As [`Sshd::ssh`], with another known_hosts file.
+    pub fn ssh_with_known_hosts(&self, known_hosts: &Path) -> Command {
         let mut command = Command::new("ssh");
         command
             .args(["-F", "none", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes"])
             .args(["-o", "GlobalKnownHostsFile=/dev/null"])
             .arg("-o")
-            .arg(format!("UserKnownHostsFile={}", self.known_hosts_path().display()))
+            .arg(format!("UserKnownHostsFile={}", known_hosts.display()))
             .arg("-i")
             .arg(self.key_path())
             .arg("-p")
