@@ -2,6 +2,9 @@
 #![forbid(unsafe_code)]
 
 mod connect;
+mod container;
 mod harness;
+mod layers;
 mod lock;
+mod loopback;
 mod scripts;
