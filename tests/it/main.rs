@@ -1,4 +1,3 @@
-//! The integration tests, one binary: real servers, real shells, the real program.
-#![forbid(unsafe_code)]
+//! One binary for all integration tests, so that they are linked once.
 
-mod scripts;
+mod engine;
