@@ -1,4 +1,5 @@
-//! One binary for all integration tests, so that they are linked once.
+//! The integration tests, one binary: real servers, real shells, the real program.
+#![forbid(unsafe_code)]
 
 mod connect;
 mod container;
