@@ -463,10 +463,15 @@ async fn a_key_of_another_type_is_not_accepted_as_new() {
     generate_key(&other, "ecdsa", "");
     let line = format!("[127.0.0.1]:{} {}\n", sshd.port(), public_key(&other));
     std::fs::write(sshd.known_hosts_path(), line).expect("write");
-    let options =
-        SshOptions { strict_host_key_checking: StrictHostKeyChecking::AcceptNew, ..options_for(&sshd) };
-    let error = refused(options).await;
-    assert_mentions(&error, RemoteErrorKind::HostKey, &["ecdsa-sha2-nistp256", &fingerprint(&other)]);
+    for checking in [StrictHostKeyChecking::AcceptNew, StrictHostKeyChecking::Ask] {
+        let prompter = Arc::new(ScriptedPrompter::new().host_key(true));
+        let options = SshOptions { strict_host_key_checking: checking, ..options_for(&sshd) };
+        let Err(error) = SshConnector::new(options, prompter.clone()).connect().await else {
+            panic!("connected")
+        };
+        assert_mentions(&error, RemoteErrorKind::HostKey, &["ecdsa-sha2-nistp256", &fingerprint(&other)]);
+        assert_eq!(prompter.asked(), []);
+    }
 }
 
 #[tokio::test]
