@@ -8,6 +8,7 @@ mod container;
 mod engine;
 mod fake_server;
 mod harness;
+mod known_hosts;
 mod layers;
 mod lock;
 mod loopback;
