@@ -1,5 +1,7 @@
 //! The command line: arguments, hosts.toml, terminal, JSON, exit codes.
 
+pub mod commands;
+
 use std::process::ExitCode;
 
 pub fn main() -> ExitCode {

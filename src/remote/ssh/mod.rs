@@ -1,1 +1,29 @@
 //! SSH connections, on russh.
+//!
+//! - [`options`] says everything about one host, [`prompter`] asks a person;
+//! - [`connector`] makes connections: `dial` → `link` → key exchange with `algorithms`
+//!   and `host_key` (which reads [`known_hosts`]) → `login`;
+//! - [`connection`] opens channels: `subsystem` for files, `process` for commands.
+//!
+//! Only this folder knows russh.
+
+mod algorithms;
+mod connection;
+mod connector;
+mod dial;
+mod handler;
+mod host_key;
+mod interactive;
+mod keys;
+pub mod known_hosts;
+mod link;
+mod login;
+mod offers;
+mod options;
+mod process;
+mod prompter;
+mod subsystem;
+
+pub use connector::SshConnector;
+pub use options::{AddressFamily, DEFAULT_PORT, Secret, SshOptions, StrictHostKeyChecking, Via};
+pub use prompter::{NoPrompter, Prompter, Question};

@@ -1,0 +1,203 @@
+//! Makes connections to one host: the first may ask a person, the others repeat.
+
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use russh::client::{self, Config};
+use tokio::sync::oneshot;
+
+use super::algorithms;
+use super::connection::SshConnection;
+use super::dial::dial;
+use super::handler::{self, ClientHandler, HandlerError, KeyCheck};
+use super::host_key::HostTrust;
+use super::known_hosts::HostKey;
+use super::link::{Link, LinkStream};
+use super::login::{Credential, Login};
+use super::options::SshOptions;
+use super::prompter::Prompter;
+use crate::model::escape::printable;
+use crate::remote::error::{RemoteError, RemoteErrorKind};
+use crate::remote::{Connection, Connector};
+
+/// What the server may send on a channel before we say go on. Reading back a file fills
+/// it; a long link wants it larger than OpenSSH's own 2 MiB.
+const RECEIVE_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// What OpenSSH uses and every server takes.
+const MAX_PACKET_BYTES: u32 = 32 * 1024;
+/// Packets of a channel that wait for their reader before the whole connection waits.
+const CHANNEL_QUEUE_PACKETS: usize = 64;
+
+/// Knows one host. Shared by all who need it.
+pub struct SshConnector {
+    options: Arc<SshOptions>,
+    prompter: Arc<dyn Prompter>,
+    /// Held while the first connection is made, so that a person is asked once.
+    learnt: tokio::sync::Mutex<Option<Arc<Learnt>>>,
+}
+
+/// What later connections repeat. Secrets in it are zeroed when dropped.
+struct Learnt {
+    host_key: HostKey,
+    credentials: Vec<Credential>,
+}
+
+impl SshConnector {
+    pub fn new(options: SshOptions, prompter: Arc<dyn Prompter>) -> SshConnector {
+        SshConnector { options: Arc::new(options), prompter, learnt: tokio::sync::Mutex::new(None) }
+    }
+
+    async fn first(&self) -> Result<(SshConnection, Learnt), RemoteError> {
+        let options = self.options.clone();
+        let trust = tokio::task::spawn_blocking(move || HostTrust::read(&options)).await;
+        let trust = trust.map_err(|_| self.error(RemoteErrorKind::HostKey, "cannot read known_hosts"))??;
+        let known_types = trust.known_types();
+        let accepted = Arc::new(Mutex::new(None));
+        let check = KeyCheck::First { trust, accepted: accepted.clone() };
+        let mut half = self.shake_hands(&known_types, check).await?;
+        let host_key = accepted.lock().ok().and_then(|mut accepted| accepted.take());
+        let Some(host_key) = host_key else {
+            return Err(self.error(RemoteErrorKind::HostKey, "the server showed no host key"));
+        };
+        let credentials =
+            Login::new(&mut half.handle, &self.options, &half.link, &self.prompter).first().await?;
+        Ok((self.finish(half), Learnt { host_key, credentials }))
+    }
+
+    async fn another(&self, learnt: &Learnt) -> Result<SshConnection, RemoteError> {
+        let known_types = [learnt.host_key.key_type().to_string()];
+        let mut half = self.shake_hands(&known_types, KeyCheck::Same(learnt.host_key.clone())).await?;
+        Login::new(&mut half.handle, &self.options, &half.link, &self.prompter)
+            .again(&learnt.credentials)
+            .await?;
+        Ok(self.finish(half))
+    }
+
+    /// Connects, agrees on keys, and checks the host's. Nothing secret was sent yet.
+    async fn shake_hands(&self, known_types: &[String], check: KeyCheck) -> Result<Half, RemoteError> {
+        let options = &self.options;
+        let config = Config {
+            preferred: algorithms::preferred(options, known_types)?,
+            window_size: RECEIVE_WINDOW_BYTES,
+            maximum_packet_size: MAX_PACKET_BYTES,
+            channel_buffer_size: CHANNEL_QUEUE_PACKETS,
+            keepalive_interval: Some(options.keepalive_interval),
+            keepalive_max: options.keepalive_count,
+            // `LinkStream` watches better: a slow link that moves is no dead one.
+            inactivity_timeout: None,
+            nodelay: true,
+            ..Config::default()
+        };
+        let stream = dial(options).await?;
+        let link = Arc::new(Link::new());
+        let (keep, abandoned) = oneshot::channel();
+        let stream = LinkStream::new(stream, link.clone(), abandoned, options.stall_timeout);
+        let handler = ClientHandler {
+            host: options.host.clone(),
+            link: link.clone(),
+            show_banner: matches!(check, KeyCheck::First { .. }),
+            check,
+            prompter: self.prompter.clone(),
+        };
+        let shaken = client::connect_stream(Arc::new(config), stream, handler);
+        match link.within(options.connect_timeout, shaken).await {
+            Some(Ok(handle)) => Ok(Half { handle, link, keep }),
+            Some(Err(HandlerError::Refused(error))) => Err(error),
+            Some(Err(error)) => Err(self.handshake_error(&link, &error)),
+            // Dropping `keep` ends russh's task.
+            None => Err(self.handshake_timeout(&link)),
+        }
+    }
+
+    fn finish(&self, half: Half) -> SshConnection {
+        SshConnection::new(self.options.clone(), half.handle, half.link, half.keep)
+    }
+
+    fn handshake_error(&self, link: &Link, error: &HandlerError) -> RemoteError {
+        let reason = match link.ending() {
+            // russh only sees that its stream failed.
+            Some(ending) if matches!(error, HandlerError::Russh(russh::Error::IO(_))) => ending.reason,
+            _ => handler::describe(error),
+        };
+        let stage = if link.has_received() { "in the key exchange" } else { "before the server's greeting" };
+        let advice = match error {
+            HandlerError::Russh(russh::Error::NoCommonAlgo { .. }) => {
+                "; name an algorithm of the server's to use it all the same"
+            }
+            HandlerError::Russh(russh::Error::Version) => "; is that an SSH server?",
+            _ => "",
+        };
+        self.error(RemoteErrorKind::Unreachable, &format!("{stage}: {reason}{advice}"))
+    }
+
+    fn handshake_timeout(&self, link: &Link) -> RemoteError {
+        let limit = self.options.connect_timeout.as_secs_f32();
+        let stage = if link.has_received() {
+            format!("the key exchange was not done within {limit:.1} s")
+        } else {
+            format!("connected, but no SSH greeting (banner) came within {limit:.1} s")
+        };
+        self.error(RemoteErrorKind::Unreachable, &stage)
+    }
+
+    fn error(&self, kind: RemoteErrorKind, what: &str) -> RemoteError {
+        RemoteError::new(
+            kind,
+            format!(
+                "{}: {what} ({}, port {})",
+                printable(self.options.host.as_bytes()),
+                printable(self.options.address.as_bytes()),
+                self.options.port
+            ),
+        )
+    }
+
+    /// Names go into files and messages: what could break out of them is no name.
+    fn check_names(&self) -> Result<(), RemoteError> {
+        let unfit =
+            |text: &str| text.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control());
+        let alias = self.options.host_key_alias.as_deref();
+        if unfit(&self.options.address) || unfit(&self.options.user) || alias.is_some_and(unfit) {
+            return Err(RemoteError::new(
+                RemoteErrorKind::BadRequest,
+                format!(
+                    "{}: not a host's or a user's name: '{}', '{}'",
+                    printable(self.options.host.as_bytes()),
+                    printable(self.options.address.as_bytes()),
+                    printable(self.options.user.as_bytes())
+                ),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A connection that is not authenticated yet. Dropping it ends it.
+struct Half {
+    handle: client::Handle<ClientHandler>,
+    link: Arc<Link>,
+    keep: oneshot::Sender<()>,
+}
+
+#[async_trait]
+impl Connector for SshConnector {
+    fn host(&self) -> &str {
+        &self.options.host
+    }
+
+    async fn connect(&self) -> Result<Arc<dyn Connection>, RemoteError> {
+        self.check_names()?;
+        let learnt = {
+            let mut slot = self.learnt.lock().await;
+            match &*slot {
+                Some(learnt) => learnt.clone(),
+                None => {
+                    let (connection, learnt) = self.first().await?;
+                    *slot = Some(Arc::new(learnt));
+                    return Ok(Arc::new(connection));
+                }
+            }
+        };
+        Ok(Arc::new(self.another(&learnt).await?))
+    }
+}

@@ -1,0 +1,228 @@
+//! Whether the server is the right one: reads known_hosts files, asks a person, and
+//! writes down what was accepted. What lines mean is `known_hosts`' business.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::known_hosts::{self, HostKey, KnownKey, Verdict};
+use super::options::{SshOptions, StrictHostKeyChecking};
+use super::prompter::Prompter;
+use crate::model::escape::printable;
+use crate::remote::error::{RemoteError, RemoteErrorKind};
+
+/// A known_hosts file larger than this is refused and not read.
+const MAX_KNOWN_HOSTS_BYTES: u64 = 64 * 1024 * 1024;
+
+/// The known_hosts files of one host, read once.
+#[derive(Debug, Clone)]
+pub struct HostTrust {
+    host: String,
+    name: String,
+    paths: Vec<PathBuf>,
+    texts: Vec<Vec<u8>>,
+    checking: StrictHostKeyChecking,
+    batch_mode: bool,
+    /// Where a new key goes.
+    writable: Option<PathBuf>,
+    hashed: bool,
+}
+
+impl HostTrust {
+    /// Reads the files. One that is not there is empty; one that cannot be read could
+    /// revoke the key, so that is an error.
+    pub fn read(options: &SshOptions) -> Result<HostTrust, RemoteError> {
+        let paths: Vec<PathBuf> =
+            options.user_known_hosts.iter().chain(&options.global_known_hosts).cloned().collect();
+        let mut texts = Vec::with_capacity(paths.len());
+        for path in &paths {
+            let text = read_file(path).map_err(|error| {
+                refused(format!("{}: cannot read the known hosts in {}: {error}", options.host, show(path)))
+            })?;
+            texts.push(text);
+        }
+        let name = match &options.host_key_alias {
+            Some(alias) => alias.to_ascii_lowercase(),
+            None => known_hosts::lookup_name(&options.address, options.port),
+        };
+        Ok(HostTrust {
+            host: options.host.clone(),
+            name,
+            paths,
+            texts,
+            checking: options.strict_host_key_checking,
+            batch_mode: options.batch_mode,
+            writable: options.user_known_hosts.first().cloned(),
+            hashed: options.hash_known_hosts,
+        })
+    }
+
+    /// Types of keys that the files hold for this host.
+    pub fn known_types(&self) -> Vec<String> {
+        known_hosts::known_types(&self.texts, &self.name)
+    }
+
+    /// Says yes or why not. May ask a person, so it blocks. A key that was accepted anew
+    /// is written down before this returns; where that fails the person is told and the
+    /// key holds for this run.
+    pub fn check(&self, key: &HostKey, prompter: &dyn Prompter) -> Result<(), RemoteError> {
+        let host = &self.host;
+        let (key_type, fingerprint) = (key.key_type(), key.fingerprint());
+        let others = match known_hosts::judge(&self.texts, &self.name, key) {
+            Verdict::Trusted => return Ok(()),
+            Verdict::Revoked(by) => {
+                return Err(refused(format!(
+                    "{host}: the host key {key_type} {fingerprint} is revoked by {}; do not connect \
+                     until the host has another key",
+                    self.place(&by)
+                )));
+            }
+            Verdict::Changed(known) => {
+                return Err(refused(format!(
+                    "{host}: the host key has changed: the server shows {key_type} {fingerprint}, known is \
+                     {} ({}); somebody may be between you and the host. If the change is genuine, remove \
+                     the old key with: ssh-keygen -R '{}' -f {}",
+                    known.key.fingerprint(),
+                    self.place(&known),
+                    printable(self.name.as_bytes()),
+                    self.paths.get(known.file).map(|path| show(path)).unwrap_or_default(),
+                )));
+            }
+            Verdict::OtherTypes(known) => known,
+            Verdict::Unknown => Vec::new(),
+        };
+        let known = others.first().map(|known| {
+            format!(
+                "the server shows {key_type} {fingerprint}, but known is {} {} ({})",
+                printable(known.key.key_type().as_bytes()),
+                known.key.fingerprint(),
+                self.place(known)
+            )
+        });
+        match (self.checking, known) {
+            (StrictHostKeyChecking::AcceptNew, None) => {}
+            (StrictHostKeyChecking::Ask, known) if !self.batch_mode => {
+                if let Some(known) = known {
+                    prompter.tell(&format!("{host}: {known}"));
+                }
+                if !prompter.accept_host_key(host, &fingerprint, key_type) {
+                    return Err(self.unknown(key, "nobody accepted it"));
+                }
+            }
+            (_, Some(known)) => {
+                return Err(refused(format!(
+                    "{host}: {known}; a server that loses its known keys is not trusted without asking. Add \
+                     the new key to known_hosts once you have checked it"
+                )));
+            }
+            (_, None) => return Err(self.unknown(key, "only known keys are trusted")),
+        }
+        self.remember(key, prompter);
+        Ok(())
+    }
+
+    fn unknown(&self, key: &HostKey, why: &str) -> RemoteError {
+        let files: Vec<String> = self.paths.iter().map(|path| show(path)).collect();
+        refused(format!(
+            "{}: the host key {} {} is unknown ({why}); '{}' is not in {}. Check the fingerprint, then add \
+             the key, or connect with -o StrictHostKeyChecking=ask or accept-new",
+            self.host,
+            key.key_type(),
+            key.fingerprint(),
+            printable(self.name.as_bytes()),
+            if files.is_empty() { "any known_hosts file".to_string() } else { files.join(", ") }
+        ))
+    }
+
+    fn place(&self, known: &KnownKey) -> String {
+        let path = self.paths.get(known.file).map(|path| show(path)).unwrap_or_default();
+        format!("{path}:{}", known.line)
+    }
+
+    fn remember(&self, key: &HostKey, prompter: &dyn Prompter) {
+        let host = &self.host;
+        let Some(path) = &self.writable else { return };
+        let written = self.new_line(key).and_then(|line| append_line(path, &line));
+        match written {
+            Ok(()) => prompter.tell(&format!(
+                "{host}: added the host key {} {} to {}",
+                key.key_type(),
+                key.fingerprint(),
+                show(path)
+            )),
+            Err(error) => {
+                prompter.tell(&format!("{host}: the host key could not be added to {}: {error}", show(path)));
+            }
+        }
+    }
+
+    fn new_line(&self, key: &HostKey) -> io::Result<String> {
+        let salt = if self.hashed {
+            let mut salt = [0; 20];
+            getrandom::fill(&mut salt).map_err(|error| io::Error::other(error.to_string()))?;
+            Some(salt)
+        } else {
+            None
+        };
+        known_hosts::new_line(&self.name, key, salt)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the host's name cannot stand in it"))
+    }
+}
+
+/// The error when a later connection meets another key than the first one did.
+pub fn not_the_same_key(host: &str, first: &HostKey, now: &HostKey) -> RemoteError {
+    refused(format!(
+        "{host}: another connection to the same host shows another host key: first {} {}, now {} {}; is \
+         there more than one machine behind this name?",
+        first.key_type(),
+        first.fingerprint(),
+        now.key_type(),
+        now.fingerprint()
+    ))
+}
+
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut text = Vec::new();
+    file.take(MAX_KNOWN_HOSTS_BYTES + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > MAX_KNOWN_HOSTS_BYTES {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 64 MiB"));
+    }
+    Ok(text)
+}
+
+/// One write at the end of the file, so that lines of two runs do not mix.
+fn append_line(path: &Path, line: &str) -> io::Result<()> {
+    if let Some(directory) = path.parent()
+        && !directory.as_os_str().is_empty()
+        && !directory.exists()
+    {
+        fs::DirBuilder::new().mode(0o700).create(directory)?;
+    }
+    let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    let mut text = String::with_capacity(line.len() + 1);
+    if file.metadata()?.len() > 0 {
+        file.seek(SeekFrom::End(-1))?;
+        let mut last = [0];
+        file.read_exact(&mut last)?;
+        if last != *b"\n" {
+            text.push('\n');
+        }
+    }
+    text.push_str(line);
+    file.write_all(text.as_bytes())
+}
+
+fn refused(message: String) -> RemoteError {
+    RemoteError::new(RemoteErrorKind::HostKey, message)
+}
+
+fn show(path: &Path) -> String {
+    printable(path.as_os_str().as_bytes())
+}
