@@ -3,6 +3,7 @@
 
 mod connect;
 mod container;
+mod demo;
 mod harness;
 mod layers;
 mod loopback;
