@@ -26,14 +26,18 @@ pub struct FencedDir {
 /// cannot be done, and stay theirs.
 ///
 /// One pass without an error is enough: any run that ever held the lock made its directory
-/// before this run won, so it is in the listing. `Storage` or `Failed` when the server will
-/// not rename one; `Link` when the link died (call again).
+/// before this run won, so it is in the listing. Where there was anything to fence the lock
+/// is looked at once more, as a run that took over the same dead lock may have moved this
+/// one before its directory was taken from it; from here on none can.
+///
+/// `Locked` when the lock was lost; `Storage` or `Failed` when the server will not rename a
+/// directory; `Link` when the link died (call again).
 pub async fn fence(
     files: &dyn Files,
     held: &Held,
     monitor: &Arc<dyn Monitor>,
 ) -> Result<Vec<FencedDir>, Failure> {
-    let fenced = fence_temp(files, held, &held.names).await?;
+    let (fenced, contested) = fence_temp(files, held, &held.names).await?;
     if let Some(user) = &held.deposed {
         let theirs = Names::new(held.names.target(), user);
         match fence_deposed(files, held, &theirs).await {
@@ -50,6 +54,9 @@ pub async fn fence(
             Ok(()) => {}
         }
     }
+    if contested {
+        held.check(files).await?;
+    }
     Ok(fenced)
 }
 
@@ -64,11 +71,17 @@ async fn fence_deposed(files: &dyn Files, held: &Held, theirs: &Names) -> Result
     }
 }
 
-async fn fence_temp(files: &dyn Files, held: &Held, names: &Names) -> Result<Vec<FencedDir>, Failure> {
+/// Gives what stands fenced now, and whether any other run's directory was seen.
+async fn fence_temp(
+    files: &dyn Files,
+    held: &Held,
+    names: &Names,
+) -> Result<(Vec<FencedDir>, bool), Failure> {
     let place = format!("{}:{}", held.host, names.temp());
     let failed = |error: &RemoteError| Failure::remote(Phase::Lock, &place, error);
     let mine = format!("fenced.{}.", held.run);
     let mut tries = 0;
+    let mut contested = false;
     loop {
         let mut fenced = Vec::new();
         let mut refused = None;
@@ -78,6 +91,7 @@ async fn fence_temp(files: &dyn Files, held: &Held, names: &Names) -> Result<Vec
                 Entry::Run(_) | Entry::Fenced => names.temp().join(&entry.name),
                 _ => continue,
             };
+            contested = true;
             if entry.name.starts_with(mine.as_bytes()) {
                 fenced.push(FencedDir { names: RunNames::in_directory(from) });
                 continue;
@@ -92,7 +106,7 @@ async fn fence_temp(files: &dyn Files, held: &Held, names: &Names) -> Result<Vec
             }
         }
         let Some(error) = refused else {
-            return Ok(fenced);
+            return Ok((fenced, contested));
         };
         tries += 1;
         if tries == FENCE_TRIES || error.kind == RemoteErrorKind::PermissionDenied {

@@ -21,12 +21,22 @@ use crate::remote::{Files, RemoteError, RemoteErrorKind};
 impl Acquirer {
     /// Moves the lock that was judged into this run's directory and removes it. False:
     /// begin anew, something else happened first.
+    ///
+    /// The lock is looked at again now that the directory stands: a winner who had fenced
+    /// before the directory was made shows in this look, and one who fences later takes the
+    /// directory away, and the move with it. So no move of ours can hit a lock that was won
+    /// and fenced for.
     pub(super) async fn take_over(
         &mut self,
         files: &dyn Files,
         judged: &LockSeen,
         ground: Ground,
     ) -> Result<bool, Failure> {
+        self.watch = None;
+        match look(files, &self.context.names, &self.context.host).await? {
+            Some(seen) if is_the_judged(judged, &seen, ground) => {}
+            Some(_) | None => return Ok(false),
+        }
         let who = describe(&judged.content);
         match ground {
             Ground::Gone => self.notice(Level::Info, format!("taking over the lock of {who}: it has ended")),
@@ -35,7 +45,6 @@ impl Acquirer {
             }
             Ground::Broken => self.notice(Level::Warning, format!("breaking the lock of {who}")),
         }
-        self.watch = None;
         let aside = self.private().taken_lock(self.next_number());
         match move_to_unused(files, self.context.names.lock(), &aside).await {
             Ok(()) => {}

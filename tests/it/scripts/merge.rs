@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use haul::model::merge_script::{MergeCause, MergeState, stop_path};
 
-use super::scene::{Scene, kill_group, local, snapshot, until, wait};
+use super::scene::{Scene, kill_group, local, until, unwritten, wait};
 use super::shells::{MERGING_SHELLS, Machine};
 
 const NAMES: [&[u8]; 13] = [
@@ -182,14 +182,14 @@ fn a_script_whose_run_was_fenced_ends_and_touches_nothing() {
         let fenced = local(&scene.names.fenced(haul::model::run_id::RunId::from_random(9), 1));
         fs::rename(local(scene.private().directory()), &fenced).expect("the fence");
         scene_put(&scene, 3);
-        let before = snapshot(&scene.temp());
+        let before = unwritten(&scene, &scene.temp());
         wait(&mut child);
-        assert!(before == snapshot(&scene.temp()), "{shell}");
+        assert!(before == unwritten(&scene, &scene.temp()), "{shell}");
         // One that starts when its run is fenced already.
         let mut late = machine.command(machine.sh());
         late.arg(fenced.join("merge.sh")).current_dir(scene.temp());
         assert!(!late.output().expect("the shell runs").status.success(), "{shell}");
-        assert!(before == snapshot(&scene.temp()), "{shell}");
+        assert!(before == unwritten(&scene, &scene.temp()), "{shell}");
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use haul::model::merge_script::MergeState;
 use tempfile::TempDir;
 
-use super::scene::{Scene, kill_group, local, snapshot, wait};
+use super::scene::{Scene, kill_group, local, unwritten, wait};
 use super::shells::{Machine, find};
 
 /// Every program that the script runs.
@@ -17,7 +17,7 @@ const PROGRAMS: [&str; 8] = ["cat", "dd", "ls", "mv", "rm", "sleep", "stat", "sy
 
 /// Programs that count their calls, and at a given call kill the whole group before, after
 /// or in the middle of what they do, or fence the run before they do it.
-fn shims(machine: &Machine, busybox: bool) -> TempDir {
+fn shims(busybox: bool) -> TempDir {
     let directory = TempDir::new().expect("a temporary directory");
     for program in PROGRAMS {
         let real = if busybox {
@@ -36,7 +36,6 @@ fn shims(machine: &Machine, busybox: bool) -> TempDir {
         fs::write(&path, text).expect("a shim");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("executable");
     }
-    assert!(!machine.path().is_empty());
     directory
 }
 
@@ -78,7 +77,7 @@ fn calls(machine: &Machine, shims: &Path) -> u64 {
 fn killed_between_any_two_commands() {
     for shell in ["dash", "busybox"] {
         let machine = Machine::new(shell);
-        let shims = shims(&machine, shell == "busybox");
+        let shims = shims(shell == "busybox");
         let calls = calls(&machine, shims.path());
         let mut recorded = Vec::new();
         for at in 1..=calls {
@@ -102,21 +101,12 @@ fn killed_between_any_two_commands() {
 fn fenced_between_any_two_commands() {
     for shell in ["dash", "busybox"] {
         let machine = Machine::new(shell);
-        let shims = shims(&machine, shell == "busybox");
+        let shims = shims(shell == "busybox");
         for at in 1..=calls(&machine, shims.path()) {
             let copies = TempDir::new().expect("a temporary directory");
             let copy = copies.path().join("copy");
             let Attempt { scene, .. } = attempt(&machine, shims.path(), "fence", at, &copy);
-            let merged = scene.private().merged(scene.generation);
-            let unwritten = |directory: &Path| {
-                let mut files = snapshot(directory);
-                // Its open descriptor may still write into the merged file, and nowhere else.
-                files.retain(|path, _| {
-                    !path.ends_with(std::str::from_utf8(merged.file_name()).expect("plain"))
-                });
-                files
-            };
-            let (before, after) = (unwritten(&copy), unwritten(&scene.temp()));
+            let (before, after) = (unwritten(&scene, &copy), unwritten(&scene, &scene.temp()));
             let changed: Vec<_> = before
                 .keys()
                 .chain(after.keys())

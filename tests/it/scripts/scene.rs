@@ -222,8 +222,11 @@ pub fn kill_group(child: &Child) {
     let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
 }
 
-/// Every file below `directory` with its content.
-pub fn snapshot(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+/// Every file below `directory` with its content, but for the merged file: a fenced script
+/// may still write there through its open descriptor, and nowhere else.
+pub fn unwritten(scene: &Scene, directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let merged = scene.private().merged(scene.generation);
+    let merged = OsStr::from_bytes(merged.file_name());
     let mut files = BTreeMap::new();
     let mut directories = vec![directory.to_owned()];
     while let Some(current) = directories.pop() {
@@ -231,7 +234,7 @@ pub fn snapshot(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
             let entry = entry.expect("an entry");
             if entry.file_type().expect("a type").is_dir() {
                 directories.push(entry.path());
-            } else {
+            } else if entry.file_name() != merged {
                 let relative = entry.path().strip_prefix(directory).expect("below").to_owned();
                 files.insert(relative, fs::read(entry.path()).expect("a file"));
             }
