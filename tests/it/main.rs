@@ -5,6 +5,7 @@ mod container;
 mod demo;
 mod engine;
 mod harness;
+mod known_hosts;
 mod layers;
 mod lock;
 mod loopback;
