@@ -5,6 +5,7 @@
 mod conformance;
 mod connect;
 mod container;
+mod demo;
 mod engine;
 mod fake_server;
 mod harness;
