@@ -1,6 +1,5 @@
 //! The integration tests, one binary: real servers, real shells, the real program.
 #![forbid(unsafe_code)]
-//! haul against real servers, real shells and hostile ones: one binary for all.
 
 mod conformance;
 mod connect;
