@@ -10,6 +10,7 @@ mod fake_server;
 mod harness;
 mod known_hosts;
 mod layers;
+mod local_commands;
 mod lock;
 mod loopback;
 mod scripts;
