@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 mod conformance;
-mod connect;
 mod container;
 mod demo;
 mod engine;
