@@ -45,6 +45,11 @@ impl Account {
         })
     }
 
+    /// Who holds a lock, for others to read: login name and this machine's name.
+    pub fn holder(&self) -> String {
+        format!("{}@{}", self.login, rustix::system::uname().nodename().to_string_lossy())
+    }
+
     /// `~/x` below the home; any other path as it is.
     pub fn expand(&self, path: &Path) -> PathBuf {
         match (path.strip_prefix("~"), &self.home) {

@@ -18,7 +18,7 @@ use super::exit_code::ExitCode;
 use super::progress::{Figures, Meter, Progress, Ticker};
 use crate::engine::failure::{Failure, Phase};
 use crate::engine::monitor::{Level, Monitor, Notice};
-use crate::engine::report::{MergedBy, PutReport, PutStatus, StatusReport, TargetState, VerifiedBy};
+use crate::engine::report::{CleanReport, MergedBy, PutReport, PutStatus, StatusReport, TargetState, VerifiedBy};
 
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 /// Lines that wait for a slow reader.
@@ -303,13 +303,27 @@ fn merged_by(method: MergedBy) -> &'static str {
 /// The last line of `haul clean --json`.
 #[derive(Debug, Serialize)]
 pub struct CleanEvent<'a> {
-    pub event: &'static str,
-    pub host: &'a str,
-    pub status: &'static str,
-    pub target: &'a str,
-    pub removed_chunks: u64,
-    pub forced_owner: Option<&'a str>,
-    pub exit_code: u8,
+    event: &'static str,
+    host: &'a str,
+    status: &'static str,
+    target: &'a str,
+    removed_chunks: u64,
+    forced_owner: Option<&'a str>,
+    exit_code: u8,
+}
+
+impl<'a> CleanEvent<'a> {
+    pub fn new(host: &'a str, report: &'a CleanReport) -> CleanEvent<'a> {
+        CleanEvent {
+            event: "result",
+            host,
+            status: if report.removed_anything { "cleaned" } else { "unchanged" },
+            target: &report.target,
+            removed_chunks: report.removed_chunks,
+            forced_owner: report.forced_owner.as_deref(),
+            exit_code: ExitCode::Done.number(),
+        }
+    }
 }
 
 /// `haul status --json`.

@@ -54,8 +54,8 @@ pub fn main() -> std::process::ExitCode {
 }
 
 fn run(arguments: impl Iterator<Item = OsString>) -> Result<ExitCode, CliError> {
-    let parsed = args::command().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
-    let cli = match parsed {
+    let matches = args::command().try_get_matches_from(arguments);
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => return not_parsed(&error),
     };
@@ -73,13 +73,14 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<ExitCode, CliError> 
 
 fn in_runtime(command: impl Future<Output = Result<ExitCode, CliError>>) -> Result<ExitCode, CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| CliError::new(ExitCode::Failed, format!("cannot start threads: {error}")))?;
+    let runtime =
+        runtime.map_err(|error| CliError::new(ExitCode::Failed, format!("cannot start threads: {error}")))?;
     let result = runtime.block_on(command);
     runtime.shutdown_timeout(SHUTDOWN_LIMIT);
     result
 }
 
-/// Writes what a command is asked for, such as a list, to standard output.
+/// Writes what a command was asked for, such as a list, to standard output.
 pub fn print(text: &str) -> Result<(), CliError> {
     let mut output = std::io::stdout().lock();
     output.write_all(text.as_bytes()).and_then(|()| output.flush()).map_err(|error| CliError::output(&error))
@@ -101,10 +102,9 @@ fn not_parsed(error: &clap::Error) -> Result<ExitCode, CliError> {
 
 /// clap's message without the usage that follows it.
 fn one_line(message: &str) -> String {
-    let end = ["\n\nUsage:", "\n\nFor more information"].iter().filter_map(|mark| message.find(mark)).min();
-    let message = &message[..end.unwrap_or(message.len())];
-    let message = message.strip_prefix("error: ").unwrap_or(message);
-    let message = message.replace("\n\n  tip:", ";").replace("tip:", "");
+    let marks = ["\n\nUsage:", "\n\nFor more information"];
+    let end = marks.iter().filter_map(|mark| message.find(mark)).min().unwrap_or(message.len());
+    let message = message[..end].trim_start_matches("error: ").replace("\n\n  tip:", ";").replace("tip:", "");
     let words: Vec<&str> = message.split_whitespace().collect();
     format!("{}; see 'haul --help'", printable(words.join(" ").as_bytes()))
 }
@@ -115,12 +115,14 @@ mod tests {
 
     #[test]
     fn a_usage_error_is_one_line() {
-        let message = "error: unexpected argument '--bogus' found\n\n  tip: a similar argument exists: '--bwlimit'\n\n\
+        let message = "error: unexpected argument '--bogus' found\n\n  \
+                       tip: a similar argument exists: '--bwlimit'\n\n\
                        Usage: haul put [OPTIONS]\n\nFor more information, try '--help'.\n";
         assert_eq!(
             one_line(message),
             "unexpected argument '--bogus' found; a similar argument exists: '--bwlimit'; see 'haul --help'"
         );
-        assert_eq!(one_line("error: a\n  [possible values: b]\x1b"), "a [possible values: b]\\x1b; see 'haul --help'");
+        let message = "error: a\n  [possible values: b]\x1b";
+        assert_eq!(one_line(message), "a [possible values: b]\\x1b; see 'haul --help'");
     }
 }

@@ -43,7 +43,7 @@ pub fn put_options(
         user: user_id(lock.user_id.as_ref(), host, account)?,
         chunk_size: transfer.map_or(ChunkSize::DEFAULT, |transfer| transfer.chunk_size),
         if_exists: if_exists(finish.if_exists, screen)?,
-        lock: lock_options(lock)?,
+        lock: lock_options(lock, account)?,
         merge: merge.or(host.keys.merge).unwrap_or(MergeMethod::Auto),
         verify: match finish.verify {
             VerifyArg::Sha256 => VerifyMethod::Sha256,
@@ -77,7 +77,7 @@ fn if_exists(typed: Option<IfExistsArg>, screen: &Arc<Screen>) -> Result<IfExist
     }
 }
 
-fn lock_options(lock: &LockArgs) -> Result<LockOptions, CliError> {
+fn lock_options(lock: &LockArgs, account: &Account) -> Result<LockOptions, CliError> {
     let wait = lock.wait.unwrap_or(Wait::No);
     if lock.no_lock && lock.break_lock {
         return Err(CliError::usage("--no-lock and --break-lock exclude each other"));
@@ -85,7 +85,7 @@ fn lock_options(lock: &LockArgs) -> Result<LockOptions, CliError> {
     if lock.no_lock && wait != Wait::No {
         return Err(CliError::usage("--no-lock and --wait exclude each other"));
     }
-    Ok(LockOptions { wait, break_lock: lock.break_lock, no_lock: lock.no_lock })
+    Ok(LockOptions { wait, break_lock: lock.break_lock, no_lock: lock.no_lock, holder: account.holder() })
 }
 
 #[cfg(test)]
@@ -113,7 +113,8 @@ mod tests {
         assert_eq!(options.user.as_str(), "alice");
         assert_eq!(options.chunk_size, ChunkSize::DEFAULT);
         assert_eq!((options.merge, options.verify), (MergeMethod::Auto, VerifyMethod::Sha256));
-        assert_eq!(options.lock, LockOptions { wait: Wait::No, break_lock: false, no_lock: false });
+        assert_eq!((options.lock.wait, options.lock.break_lock, options.lock.no_lock), (Wait::No, false, false));
+        assert!(options.lock.holder.starts_with("alice@"));
         assert_eq!((options.retry.retries, options.retry.stall_timeout.as_secs()), (5, 30));
         assert_eq!(options.bwlimit, None);
     }

@@ -62,6 +62,8 @@ pub struct LockOptions {
     /// Takes another's lock, living or not.
     pub break_lock: bool,
     pub no_lock: bool,
+    /// Local `user@host`, to be named to others.
+    pub holder: String,
 }
 
 /// How long to wait for a living holder.

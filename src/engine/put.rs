@@ -3,11 +3,28 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::commit::{baseline, target_now};
+use super::connect::{Link, or_stopped};
+use super::decide::{Decision, decide};
 use super::failure::{Failure, FailureKind, Phase};
+use super::guard::{Guard, Request};
+use super::leftovers;
 use super::monitor::Monitor;
 use super::options::PutOptions;
-use super::report::PutReport;
+use super::report::{PutReport, PutStatus, VerifiedBy};
+use super::retry::Retry;
+use super::site::Site;
+use super::source::Source;
+use super::space::check_bytes;
 use super::stop::Stop;
+use super::target::{Meaning, Target, resolve};
+use super::temp;
+use super::transfer::Transfer;
+use crate::model::digest::Digest;
+use crate::model::lock_file::SourceNote;
+use crate::model::manifest::{Baseline, Manifest};
+use crate::model::names::Names;
+use crate::model::remote_path::RemotePath;
 use crate::remote::Connector;
 
 /// What is uploaded and where to.
@@ -21,7 +38,9 @@ pub struct PutJob {
     pub into_directory: bool,
 }
 
-/// Uploads, or goes on with an upload.
+/// Uploads, or goes on with an upload. Whatever happens, the target is the old file or
+/// the new one, whole; published chunks stay for the next run, and the lock is given
+/// back unless the link is gone for good.
 pub async fn put(
     connector: Arc<dyn Connector>,
     job: PutJob,
@@ -29,6 +48,170 @@ pub async fn put(
     monitor: Arc<dyn Monitor>,
     stop: Stop,
 ) -> Result<PutReport, Failure> {
-    let _ = (options, monitor, stop, job);
-    Err(Failure::new(FailureKind::Failed, Phase::Source, connector.host(), "not built yet"))
+    let source = Source::open(&job.source)?;
+    let retries = options.retry.retries;
+    let mut put = Put {
+        transfer: Transfer::new(source.size(), options.clone(), monitor.clone()),
+        source,
+        job,
+        options,
+        monitor: monitor.clone(),
+        stop: stop.clone(),
+        request: Request::default(),
+        guard: None,
+        hashed: None,
+        path: None,
+    };
+    let mut link = Link::new(connector, monitor.clone(), stop.clone());
+    let mut retry = Retry::new(retries, monitor, stop);
+    let outcome = loop {
+        match put.attempt(&mut link).await {
+            Err(failure) if failure.kind == FailureKind::Link => {
+                link.lose();
+                if let Err(failure) = retry.pause(failure, put.transfer.progress()).await {
+                    break Err(failure);
+                }
+            }
+            outcome => break outcome,
+        }
+    };
+    let released = match put.guard.take() {
+        Some(guard) => guard.release(link.files()).await,
+        None => Ok(()),
+    };
+    link.close().await;
+    let report = outcome?;
+    released?;
+    Ok(report)
+}
+
+struct Put {
+    job: PutJob,
+    source: Source,
+    options: PutOptions,
+    monitor: Arc<dyn Monitor>,
+    stop: Stop,
+    transfer: Transfer,
+    request: Request,
+    guard: Option<Guard>,
+    /// The source, where all of it was read before the upload.
+    hashed: Option<Manifest>,
+    /// The target, once the lock beside it is held.
+    path: Option<RemotePath>,
+}
+
+impl Put {
+    async fn attempt(&mut self, link: &mut Link) -> Result<PutReport, Failure> {
+        let stop = self.stop.clone();
+        let (connection, files) = link.get().await?;
+        if let (Some(guard), Some(path)) = (self.guard.clone(), self.path.clone()) {
+            let names = Names::new(&path, &self.options.user);
+            let site = Site::new(&link.host(), names, connection, files);
+            site.prove_shell_meanwhile(&self.monitor);
+            guard.renew(&site).await?;
+            return guard.watch(self.go_on(&site, &guard)).await;
+        }
+        let looking = async {
+            let meaning = Meaning {
+                source_name: Some(&self.source.description.name),
+                into_directory: self.job.into_directory,
+            };
+            let target = resolve(files.as_ref(), &link.host(), &self.job.destination, meaning).await?;
+            let names = Names::new(&target.path, &self.options.user);
+            let site = Site::new(&link.host(), names, connection, files);
+            site.prove_shell_meanwhile(&self.monitor);
+            let done = self.look_first(&site, &target).await?;
+            Ok((site, target, done))
+        };
+        let (site, target, done) = or_stopped(&stop, Phase::Survey, link.host(), looking).await?;
+        if let Some(report) = done {
+            return Ok(report);
+        }
+        let note = SourceNote {
+            name: self.source.description.name.clone(),
+            identity: self.source.description.identity.to_string(),
+        };
+        let guard =
+            Guard::acquire(&mut self.request, &site, note, &self.options.lock, &self.monitor, &stop).await?;
+        self.guard = Some(guard.clone());
+        self.path = Some(target.path.clone());
+        guard.fence(&site, &self.monitor).await?;
+        guard.watch(self.begin(&site, &guard, target)).await
+    }
+
+    /// Whether there is anything to do, before anything is changed on the target.
+    async fn look_first(&mut self, site: &Site, target: &Target) -> Result<Option<PutReport>, Failure> {
+        let state = temp::read(site, Phase::Survey).await?;
+        let under_way = state.as_ref().and_then(|state| state.manifest.as_ref());
+        let same_source = under_way.filter(|m| m.source.identity == self.source.description.identity);
+        let decision = decide(
+            site,
+            &self.source,
+            target.attributes,
+            same_source.map(|manifest| manifest.baseline),
+            &self.options,
+            &self.monitor,
+        );
+        match decision.await? {
+            Decision::Upload(hashed) => {
+                self.hashed = hashed;
+                if self.options.dry_run {
+                    return Ok(Some(self.report(site, PutStatus::WouldUpload, None, None)));
+                }
+                if state.is_none() {
+                    check_bytes(site, &site.names.target().parent(), self.source.size()).await?;
+                }
+                Ok(None)
+            }
+            Decision::Done { status, sha256, verified_by } => {
+                if status == PutStatus::Unchanged && state.is_some() && !self.options.dry_run {
+                    leftovers::clean_after_commit(site, &self.options.lock, &self.monitor, &self.stop)
+                        .await?;
+                }
+                Ok(Some(self.report(site, status, sha256, verified_by)))
+            }
+        }
+    }
+
+    /// With the lock held and older runs fenced: what changed since the first look
+    /// decides anew.
+    async fn begin(&mut self, site: &Site, guard: &Guard, target: Target) -> Result<PutReport, Failure> {
+        let (before, attributes) = target_now(site).await?;
+        let first_look = target.attributes.map_or(Baseline::Absent, |attributes| baseline(&attributes));
+        if attributes.is_some() && first_look != before {
+            let decision = decide(site, &self.source, attributes, None, &self.options, &self.monitor).await?;
+            match decision {
+                Decision::Upload(hashed) => self.hashed = hashed,
+                Decision::Done { status, sha256, verified_by } => {
+                    leftovers::remove_all(site, guard).await?;
+                    return Ok(self.report(site, status, sha256, verified_by));
+                }
+            }
+        }
+        self.transfer.begin(before, attributes, self.hashed.take());
+        self.transfer.run(site, guard, Some(&self.source)).await
+    }
+
+    /// After a link that died while the lock was held.
+    async fn go_on(&mut self, site: &Site, guard: &Guard) -> Result<PutReport, Failure> {
+        guard.fence(site, &self.monitor).await?;
+        if !self.transfer.has_begun() {
+            let (_, attributes) = target_now(site).await?;
+            return self.begin(site, guard, Target { path: site.names.target().clone(), attributes }).await;
+        }
+        if self.transfer.was_committed(site).await? {
+            return self.transfer.after_commit(site, guard).await;
+        }
+        self.transfer.run(site, guard, Some(&self.source)).await
+    }
+
+    fn report(
+        &self,
+        site: &Site,
+        status: PutStatus,
+        sha256: Option<Digest>,
+        verified_by: Option<VerifiedBy>,
+    ) -> PutReport {
+        PutReport { status, sha256, verified_by, ..self.transfer.report(site) }
+    }
 }

@@ -70,7 +70,10 @@ pub struct Names {
 /// What a name in the temp directory is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
+    /// A stored chunk: the file holds its bytes.
     Chunk(u64),
+    /// A receipt: the chunk's bytes stand in the merged file of that generation.
+    Receipt(u64, RunId),
     Record,
     Manifest,
     /// The private directory of a run.
@@ -89,8 +92,9 @@ impl Names {
         let suffix_bytes = 1 + user.as_str().len().max("lock".len());
         let base = shortened(base, NAME_MAX - suffix_bytes);
         let beside = |suffix: &str| directory.join([&base[..], b":", suffix.as_bytes()].concat());
-        // The longest that follows a stem is `:` and a chunk's number of up to 20 digits.
-        let stem = shortened(stem(target.file_name()), NAME_MAX - UserId::MAX_BYTES - 1 - 21);
+        // The longest that follows a stem: `:`, a chunk's number of up to 20 digits, `.`
+        // and a generation.
+        let stem = shortened(stem(target.file_name()), NAME_MAX - UserId::MAX_BYTES - 1 - 21 - 17);
         Names {
             target: target.clone(),
             user: user.clone(),
@@ -127,6 +131,11 @@ impl Names {
         self.temp.join([&self.chunk_prefix[..], n.to_string().as_bytes()].concat())
     }
 
+    /// The receipt of chunk `n`, placed in the merged file of `generation`.
+    pub fn receipt(&self, n: u64, generation: RunId) -> RemotePath {
+        self.temp.join([&self.chunk_prefix[..], format!("{n}.{generation}").as_bytes()].concat())
+    }
+
     pub fn record_name(&self) -> &[u8] {
         &self.record_name
     }
@@ -151,8 +160,8 @@ impl Names {
 
     /// What `name`, found in the temp directory, is.
     pub fn entry(&self, name: &[u8]) -> Entry {
-        if let Some(number) = name.strip_prefix(&self.chunk_prefix[..]) {
-            return chunk_number(number).map_or(Entry::Foreign, Entry::Chunk);
+        if let Some(rest) = name.strip_prefix(&self.chunk_prefix[..]) {
+            return chunk_entry(rest).unwrap_or(Entry::Foreign);
         }
         if name == self.record_name {
             return Entry::Record;
@@ -201,9 +210,19 @@ impl RunNames {
         self.directory.join(format!("taken.{k}"))
     }
 
+    /// An empty file that receipts are hard links to.
+    pub fn receipt(&self) -> RemotePath {
+        self.directory.join("receipt")
+    }
+
     /// A chunk on its way; `attempt` is never used twice for one chunk.
     pub fn part(&self, n: u64, attempt: u64) -> RemotePath {
         self.directory.join(format!("part.{n}.{attempt}"))
+    }
+
+    /// A stored chunk that is merged, on its way out.
+    pub fn merged_chunk(&self, n: u64) -> RemotePath {
+        self.directory.join(format!("merged-chunk.{n}"))
     }
 
     pub fn new_record(&self) -> RemotePath {
@@ -249,6 +268,13 @@ fn shortened(name: &[u8], limit: usize) -> Vec<u8> {
     [&name[..keep], b"~", &digest.to_string().as_bytes()[..16]].concat()
 }
 
+fn chunk_entry(rest: &[u8]) -> Option<Entry> {
+    match rest.iter().position(|b| *b == b'.') {
+        None => chunk_number(rest).map(Entry::Chunk),
+        Some(dot) => Some(Entry::Receipt(chunk_number(&rest[..dot])?, RunId::parse(&rest[dot + 1..])?)),
+    }
+}
+
 /// A chunk's number as haul writes it: decimal, from 1, no leading zero.
 fn chunk_number(digits: &[u8]) -> Option<u64> {
     if digits.first() == Some(&b'0') || !digits.iter().all(u8::is_ascii_digit) {
@@ -290,6 +316,8 @@ mod tests {
         assert_eq!(names.entry(b"img.txt"), Entry::Record);
         assert_eq!(names.entry(b"manifest"), Entry::Manifest);
         let run = RunId::from_random(0xabc);
+        assert_eq!(names.entry(names.receipt(7, run).file_name()), Entry::Receipt(7, run));
+        assert_eq!(names.entry(b"alice-img:7."), Entry::Foreign);
         assert_eq!(names.entry(names.run(run).directory().file_name()), Entry::Run(run));
         assert_eq!(names.entry(names.fenced(run, 3).file_name()), Entry::Fenced);
         assert_eq!(names.entry(b"fenced.0000000000000abc"), Entry::Foreign);
@@ -302,7 +330,8 @@ mod tests {
             let one = names(&format!("/srv/{}a", "x".repeat(length - 1)), "alice");
             let two = names(&format!("/srv/{}b", "x".repeat(length - 1)), "alice");
             assert_ne!(one.lock(), two.lock());
-            for path in [one.lock(), one.temp(), &one.chunk(u64::MAX), &one.record()] {
+            for path in [one.lock(), one.temp(), &one.receipt(u64::MAX, RunId::from_random(1)), &one.record()]
+            {
                 assert!(path.file_name().len() <= NAME_MAX, "{path}");
             }
         }

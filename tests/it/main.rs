@@ -1,5 +1,10 @@
-//! The integration tests, one binary: real servers, real shells, the real program.
-#![forbid(unsafe_code)]
+//! One binary for all integration tests, so that they are linked once.
 
 mod connect;
+mod container;
+mod engine;
 mod harness;
+mod layers;
+mod lock;
+mod loopback;
+mod scripts;

@@ -1,8 +1,7 @@
 //! The arguments of `haul demo`.
 
-use clap::Args;
+use clap::{ArgAction, Args};
 
-use super::output::OutputArgs;
 use super::values::parse_demo_size;
 
 pub const EXAMPLES: &str = "\
@@ -23,6 +22,11 @@ pub struct DemoArgs {
     #[arg(long, value_name = "SIZE", value_parser = parse_demo_size, default_value = "256MiB", hide = true)]
     pub size: u64,
 
-    #[command(flatten)]
-    pub output: OutputArgs,
+    /// Say nothing but warnings and errors
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// Say more about what is done
+    #[arg(short, long, action = ArgAction::Count)]
+    pub verbose: u8,
 }

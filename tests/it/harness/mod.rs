@@ -5,11 +5,13 @@
 
 pub mod account;
 pub mod agent;
+pub mod container;
 pub mod program;
 pub mod script;
 pub mod sshd;
 pub mod wait;
 
+pub use container::{ContainerSshd, TestHost};
 pub use program::haul;
 pub use sshd::{Sshd, SshdBuilder};
 pub use wait::wait_until;

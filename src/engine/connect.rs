@@ -1,0 +1,91 @@
+//! The way to one host, made again when it is lost.
+
+use std::sync::Arc;
+
+use super::failure::{Failure, FailureKind, Phase};
+use super::monitor::{Level, Monitor, Notice};
+use super::stop::Stop;
+use crate::model::escape::printable;
+use crate::remote::{Connection, Connector, Files, RemoteError, RemoteErrorKind};
+
+type Open = (Arc<dyn Connection>, Arc<dyn Files>);
+
+pub struct Link {
+    connector: Arc<dyn Connector>,
+    monitor: Arc<dyn Monitor>,
+    stop: Stop,
+    open: Option<Open>,
+    was_open: bool,
+}
+
+impl Link {
+    pub fn new(connector: Arc<dyn Connector>, monitor: Arc<dyn Monitor>, stop: Stop) -> Link {
+        Link { connector, monitor, stop, open: None, was_open: false }
+    }
+
+    pub fn host(&self) -> String {
+        printable(self.connector.host().as_bytes())
+    }
+
+    /// The connection with its first file channel. Once there was one, a host that does
+    /// not answer is a lost link, which is worth a retry.
+    pub async fn get(&mut self) -> Result<Open, Failure> {
+        if let Some(open) = &self.open {
+            return Ok(open.clone());
+        }
+        let connecting = async {
+            let connection = self.connector.connect().await?;
+            let files = connection.files().await?;
+            Ok((connection, files))
+        };
+        let connecting = async {
+            connecting.await.map_err(|error: RemoteError| {
+                let failure = Failure::remote(Phase::Connect, self.host(), &error);
+                let lost = matches!(error.kind, RemoteErrorKind::Unreachable | RemoteErrorKind::LinkLost);
+                let kind = if lost && self.was_open { FailureKind::Link } else { FailureKind::Unreachable };
+                Failure { kind, ..failure }
+            })
+        };
+        let open: Open = or_stopped(&self.stop, Phase::Connect, self.host(), connecting).await?;
+        self.monitor.notice(Notice {
+            level: Level::Detail,
+            text: format!("{}: connected to {}", self.host(), printable(open.0.server_name().as_bytes())),
+        });
+        self.was_open = true;
+        self.open = Some(open.clone());
+        Ok(open)
+    }
+
+    /// Forgets a connection that is dead.
+    pub fn lose(&mut self) {
+        self.open = None;
+    }
+
+    pub fn files(&self) -> Option<Arc<dyn Files>> {
+        self.open.as_ref().map(|(_, files)| files.clone())
+    }
+
+    pub async fn close(&mut self) {
+        if let Some((connection, _)) = self.open.take() {
+            connection.disconnect().await;
+        }
+    }
+}
+
+pub fn interrupted(phase: Phase, place: String) -> Failure {
+    Failure::new(FailureKind::Interrupted, phase, place, "interrupted")
+        .next_step("run the same command again to go on")
+}
+
+/// Does `work` unless asked to stop. For work that changes nothing on the target.
+pub async fn or_stopped<T>(
+    stop: &Stop,
+    phase: Phase,
+    place: String,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::select! {
+        done = work => done,
+        () = stop.stopped() => Err(interrupted(phase, place)),
+    }
+}

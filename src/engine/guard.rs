@@ -1,0 +1,122 @@
+//! The lock around a job: taken, kept beating, watched, given back.
+
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+
+use super::connect::interrupted;
+use super::failure::{Failure, FailureKind, Phase};
+use super::lock::{Acquirer, Held, Keeper, LockContext, LockState, LockTimes, fence, holder, release};
+use super::monitor::Monitor;
+use super::options::LockOptions;
+use super::site::Site;
+use super::stop::Stop;
+use crate::model::lock_file::SourceNote;
+use crate::model::names::RunNames;
+use crate::remote::Files;
+
+/// A lock that is being acquired; outlives a lost link.
+#[derive(Default)]
+pub struct Request(Option<Acquirer>);
+
+/// A lock that is held. Cheap to clone.
+#[derive(Clone)]
+pub struct Guard {
+    pub held: Arc<Held>,
+    keeper: Arc<Mutex<Option<Keeper>>>,
+    stop: Stop,
+    place: String,
+}
+
+impl Guard {
+    /// Wins the lock; [`Guard::fence`] has to follow. On a failure of kind `Link` call it
+    /// again with the same `request` and a new site.
+    pub async fn acquire(
+        request: &mut Request,
+        site: &Site,
+        source: SourceNote,
+        options: &LockOptions,
+        monitor: &Arc<dyn Monitor>,
+        stop: &Stop,
+    ) -> Result<Guard, Failure> {
+        let acquirer = match &mut request.0 {
+            Some(acquirer) => acquirer,
+            none => none.insert(Acquirer::new(LockContext {
+                host: site.host.clone(),
+                names: site.names.clone(),
+                options: options.clone(),
+                source,
+                here: holder::here(options.holder.clone()),
+                monitor: monitor.clone(),
+                stop: stop.clone(),
+                times: LockTimes::default(),
+            })?),
+        };
+        let held = Arc::new(acquirer.acquire(site.files.as_ref()).await?);
+        let files = site.further_files().await.map_err(site.failed(Phase::Lock))?;
+        let keeper = Keeper::start(files, held.clone(), monitor.clone());
+        Ok(Guard {
+            held,
+            keeper: Arc::new(Mutex::new(Some(keeper))),
+            stop: stop.clone(),
+            place: site.place(),
+        })
+    }
+
+    /// Moves the private directories of all other runs away. To be done before anything
+    /// on the target is believed.
+    pub async fn fence(&self, site: &Site, monitor: &Arc<dyn Monitor>) -> Result<(), Failure> {
+        fence(site.files.as_ref(), &self.held, monitor).await.map(drop)
+    }
+
+    pub fn run_names(&self) -> &RunNames {
+        self.held.private()
+    }
+
+    /// After a reconnect: beats go on through the new connection, and the lock is looked at.
+    pub async fn renew(&self, site: &Site) -> Result<(), Failure> {
+        let files = site.further_files().await.map_err(site.failed(Phase::Lock))?;
+        if let Some(keeper) = self.keeper.lock().await.as_ref() {
+            keeper.replace_files(files);
+        }
+        self.held.check(site.files.as_ref()).await
+    }
+
+    /// Does `work` for as long as the lock is held and nobody asks to stop.
+    pub async fn watch<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let state = self.keeper.lock().await.as_ref().map(Keeper::state);
+        let lost = async {
+            let Some(mut state) = state else { return std::future::pending().await };
+            match state.wait_for(|state| *state != LockState::Held).await.as_deref() {
+                Ok(LockState::Lost { by }) => by.clone(),
+                // The keeper has ended without losing the lock: its own end is no loss.
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            done = work => done,
+            by = lost => Err(Failure::new(
+                FailureKind::Locked,
+                Phase::Lock,
+                &self.place,
+                format!("the lock was lost to {by}"),
+            )
+            .next_step("run the same command again once that run is done")),
+            () = self.stop.stopped() => Err(interrupted(Phase::Upload, self.place.clone())),
+        }
+    }
+
+    /// Gives the lock back; what is in the temp directory stays. Without a session the
+    /// lock stays too, and whoever comes next sees that its holder is dead.
+    pub async fn release(&self, files: Option<Arc<dyn Files>>) -> Result<(), Failure> {
+        let keeper = self.keeper.lock().await.take();
+        let lost = keeper.as_ref().is_some_and(|keeper| *keeper.state().borrow() != LockState::Held);
+        if let Some(keeper) = keeper {
+            keeper.stop().await;
+        }
+        match files {
+            Some(files) if !lost => release(files.as_ref(), &self.held).await,
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Removes what haul made beside a target, and nothing else.
+
+use std::sync::Arc;
+
+use super::failure::{Failure, FailureKind, Phase};
+use super::guard::{Guard, Request};
+use super::io::remove_if_there;
+use super::monitor::{Level, Monitor, Notice};
+use super::options::{LockOptions, Wait};
+use super::prepare::clear_directory;
+use super::site::Site;
+use super::stop::Stop;
+use super::temp::{self, TempState};
+use crate::model::lock_file::SourceNote;
+
+/// With the lock held: everything in the temp directory but this run's private lock,
+/// which goes with the release.
+pub async fn remove_all(site: &Site, guard: &Guard) -> Result<(), Failure> {
+    let state = temp::read(site, Phase::Clean).await?.unwrap_or_default();
+    remove_state(site, &state).await?;
+    let failed = site.failed(Phase::Clean);
+    let own = guard.run_names().directory();
+    for directory in &state.private {
+        let keep = |name: &[u8]| directory == own && (name == b"lock" || name.starts_with(b"taken."));
+        clear_directory(site, directory, keep).await.map_err(&failed)?;
+    }
+    Ok(())
+}
+
+/// Chunks first, what vouches for them last.
+async fn remove_state(site: &Site, state: &TempState) -> Result<(), Failure> {
+    let failed = site.failed(Phase::Clean);
+    let files = site.files.as_ref();
+    for n in state.stored.keys() {
+        remove_if_there(files, &site.names.chunk(*n)).await.map_err(&failed)?;
+    }
+    for (n, generation) in &state.receipts {
+        remove_if_there(files, &site.names.receipt(*n, *generation)).await.map_err(&failed)?;
+    }
+    remove_if_there(files, &site.names.manifest()).await.map_err(&failed)?;
+    remove_if_there(files, &site.names.record()).await.map_err(&failed)
+}
+
+/// The target is complete, and a run that died after its commit left its temp directory:
+/// removes that, unless another run lives there.
+pub async fn clean_after_commit(
+    site: &Site,
+    options: &LockOptions,
+    monitor: &Arc<dyn Monitor>,
+    stop: &Stop,
+) -> Result<(), Failure> {
+    let options = LockOptions { wait: Wait::No, ..options.clone() };
+    let note = SourceNote { name: Vec::new(), identity: String::new() };
+    let mut request = Request::default();
+    let guard = match Guard::acquire(&mut request, site, note, &options, monitor, stop).await {
+        Ok(guard) => guard,
+        Err(failure) if failure.kind == FailureKind::Locked => {
+            let text = format!("{}: an upload to it is under way: {}", site.place(), failure.cause);
+            monitor.notice(Notice { level: Level::Info, text });
+            return Ok(());
+        }
+        Err(failure) => return Err(failure),
+    };
+    let remove = async {
+        guard.fence(site, monitor).await?;
+        remove_all(site, &guard).await
+    };
+    let removed = guard.watch(remove).await;
+    let released = guard.release(Some(site.files.clone())).await;
+    removed.and(released)
+}

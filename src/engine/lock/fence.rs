@@ -1,0 +1,121 @@
+//! Fencing: nothing that an older run still asks for by name is there any more.
+
+use std::sync::Arc;
+
+use tokio::time::sleep;
+
+use super::held::Held;
+use super::small_file::move_to_unused;
+use super::times::{FENCE_TRIES, TEMP_ENTRIES_MAX};
+use crate::engine::failure::{Failure, FailureKind, Phase};
+use crate::engine::monitor::{Level, Monitor, Notice};
+use crate::model::names::{Entry, Names, RunNames};
+use crate::remote::files::FileKind;
+use crate::remote::{Files, RemoteError, RemoteErrorKind};
+
+/// The private directory of an older run, where it stands now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FencedDir {
+    pub names: RunNames,
+}
+
+/// Renames the private directories of all other runs in the temp directory, and those that
+/// earlier runs had fenced, so that they are this run's to salvage and to remove. Returns
+/// all that stand there, also from an earlier call. With a lock that `--break-lock` took
+/// from another user, that user's runs are fenced as well, which is a warning where it
+/// cannot be done, and stay theirs.
+///
+/// One pass without an error is enough: any run that ever held the lock made its directory
+/// before this run won, so it is in the listing. Where there was anything to fence the lock
+/// is looked at once more, as a run that took over the same dead lock may have moved this
+/// one before its directory was taken from it; from here on none can.
+///
+/// `Locked` when the lock was lost; `Storage` or `Failed` when the server will not rename a
+/// directory; `Link` when the link died (call again).
+pub async fn fence(
+    files: &dyn Files,
+    held: &Held,
+    monitor: &Arc<dyn Monitor>,
+) -> Result<Vec<FencedDir>, Failure> {
+    let (fenced, contested) = fence_temp(files, held, &held.names).await?;
+    if let Some(user) = &held.deposed {
+        let theirs = Names::new(held.names.target(), user);
+        match fence_deposed(files, held, &theirs).await {
+            Err(failure) if failure.kind == FailureKind::Link => return Err(failure),
+            Err(failure) => monitor.notice(Notice {
+                level: Level::Warning,
+                text: format!(
+                    "{}: the files of {user}'s run could not be moved out of its reach ({}); \
+                     make sure that it has ended",
+                    held.place(),
+                    failure.cause
+                ),
+            }),
+            Ok(()) => {}
+        }
+    }
+    if contested {
+        held.check(files).await?;
+    }
+    Ok(fenced)
+}
+
+async fn fence_deposed(files: &dyn Files, held: &Held, theirs: &Names) -> Result<(), Failure> {
+    match files.lstat(theirs.temp()).await {
+        Ok(attributes) if matches!(attributes.kind, FileKind::Directory | FileKind::Unknown) => {
+            fence_temp(files, held, theirs).await.map(drop)
+        }
+        Ok(_) => Ok(()),
+        Err(error) if error.is_not_found() => Ok(()),
+        Err(error) => Err(Failure::remote(Phase::Lock, theirs.temp(), &error)),
+    }
+}
+
+/// Gives what stands fenced now, and whether any other run's directory was seen.
+async fn fence_temp(
+    files: &dyn Files,
+    held: &Held,
+    names: &Names,
+) -> Result<(Vec<FencedDir>, bool), Failure> {
+    let place = format!("{}:{}", held.host, names.temp());
+    let failed = |error: &RemoteError| Failure::remote(Phase::Lock, &place, error);
+    let mine = format!("fenced.{}.", held.run);
+    let mut tries = 0;
+    let mut contested = false;
+    loop {
+        let mut fenced = Vec::new();
+        let mut refused = None;
+        for entry in files.list(names.temp(), TEMP_ENTRIES_MAX).await.map_err(|error| failed(&error))? {
+            let from = match names.entry(&entry.name) {
+                Entry::Run(run) if run == held.run => continue,
+                Entry::Run(_) | Entry::Fenced => names.temp().join(&entry.name),
+                _ => continue,
+            };
+            contested = true;
+            if entry.name.starts_with(mine.as_bytes()) {
+                fenced.push(FencedDir { names: RunNames::in_directory(from) });
+                continue;
+            }
+            let to = names.fenced(held.run, held.next_number());
+            match move_to_unused(files, &from, &to).await {
+                Ok(()) => fenced.push(FencedDir { names: RunNames::in_directory(to) }),
+                // Its run gave up meanwhile and removed it.
+                Err(error) if error.is_not_found() => {}
+                Err(error) if error.is_link() => return Err(failed(&error)),
+                Err(error) => refused = Some(error),
+            }
+        }
+        let Some(error) = refused else {
+            return Ok((fenced, contested));
+        };
+        tries += 1;
+        if tries == FENCE_TRIES || error.kind == RemoteErrorKind::PermissionDenied {
+            return Err(failed(&error).next_step(
+                "an earlier run's files cannot be moved: let its connection end, then try again",
+            ));
+        }
+        // Some servers do not rename a directory in which a file is open; the older run's
+        // session will end.
+        sleep(held.times.fence_pause).await;
+    }
+}

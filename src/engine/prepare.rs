@@ -1,0 +1,387 @@
+//! With the lock won and old runs fenced: takes over what can be believed of an earlier
+//! upload, and lays the ground for this one.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::decide::hash_range;
+use super::failure::{Failure, FailureKind, Phase};
+use super::io::{create_with, publish, read_small, remove_if_there, sync_if_possible, write_all};
+use super::merge::{sftp, write_record};
+use super::monitor::{Level, Monitor, Notice};
+use super::options::{MergeMethod, PutOptions};
+use super::receipts::Receipts;
+use super::site::Site;
+use super::source::Source;
+use super::temp::{self, TempState};
+use super::upload::{Destination, ManifestFile};
+use crate::model::chunk::Geometry;
+use crate::model::manifest::{self, Baseline, Manifest};
+use crate::model::names::RunNames;
+use crate::model::plan::{Found, Plan};
+use crate::model::remote_path::RemotePath;
+use crate::model::run_id::RunId;
+use crate::remote::RemoteError;
+use crate::remote::files::OpenMode;
+
+const MERGED_MODE: u32 = 0o600;
+
+/// What an upload goes on from.
+pub struct Prepared {
+    pub plan: Plan,
+    pub manifest: Arc<ManifestFile>,
+    /// The merged file, in this run's private directory.
+    pub merged: RemotePath,
+    pub generation: RunId,
+    pub destination: Destination,
+    /// Whether several handles may write to one file at once.
+    pub several_handles: bool,
+}
+
+pub struct Preparation<'a> {
+    pub site: &'a Site,
+    pub run: &'a RunNames,
+    pub attempt: u64,
+    /// `None`: only what is there can be used.
+    pub source: Option<&'a Source>,
+    pub before: Baseline,
+    /// What this process knows of the source already.
+    pub known: Option<Manifest>,
+    pub options: &'a PutOptions,
+    pub monitor: &'a Arc<dyn Monitor>,
+    /// Names a merged file, should a new one be needed.
+    pub new_generation: RunId,
+}
+
+/// What of an earlier upload stays.
+struct Kept {
+    manifest: Manifest,
+    found: Found,
+    merged: Option<(RemotePath, RunId)>,
+}
+
+impl Preparation<'_> {
+    pub async fn run(self) -> Result<Prepared, Failure> {
+        let state = temp::read(self.site, Phase::Survey).await?.unwrap_or_default();
+        let kept = match (&state.manifest, self.source) {
+            (Some(old), Some(source)) if !self.same_source(old, source) => {
+                self.keep_what_agrees(&state, old, source).await?
+            }
+            (Some(old), _) => self.keep_all(&state, old),
+            (None, Some(source)) => self.start(source),
+            (None, None) => return Err(self.nothing_there()),
+        };
+        let geometry = kept.manifest.geometry();
+        self.check_count(geometry)?;
+        let plan = Plan::new(geometry, kept.manifest.known(), kept.found);
+
+        // Whatever is not kept must be gone before the manifest vouches for what stays.
+        self.remove_stored(&state, &plan).await?;
+        let (generation, old_path) = match kept.merged {
+            Some((path, generation)) => (generation, Some(path)),
+            None => (self.new_generation, None),
+        };
+        let merged = self.run.merged(generation);
+        let recorded = state.record.as_ref().is_some_and(|record| {
+            record.generation() == generation
+                && record.geometry() == geometry
+                && record.merged_chunks() == plan.found.merged
+        });
+        self.take_merged(old_path, &merged).await?;
+        if !recorded {
+            write_record(self.site, self.run, geometry, plan.found.merged, generation).await?;
+        }
+        let mut manifest = kept.manifest;
+        manifest.baseline = self.before;
+        let manifest = ManifestFile::create(self.site, self.run, manifest).await.map_err(self.failed())?;
+        self.remove_receipts(&state, generation, &plan).await?;
+        self.clear_private(&state, &merged).await?;
+
+        let several_handles = self.prove_placing().await.map_err(self.failed())?;
+        let destination = match self.options.merge {
+            MergeMethod::Auto if several_handles => {
+                Destination::Placed { merged: merged.clone(), generation }
+            }
+            _ => Destination::Stored,
+        };
+        Ok(Prepared { plan, manifest: Arc::new(manifest), merged, generation, destination, several_handles })
+    }
+
+    fn same_source(&self, old: &Manifest, source: &Source) -> bool {
+        let identity = source.description.identity;
+        old.source.identity == identity && (!self.options.rehash || self.attempt > 1)
+    }
+
+    fn nothing_there(&self) -> Failure {
+        Failure::new(FailureKind::Failed, Phase::Survey, self.site.place(), "there is no upload to finish")
+            .next_step("see haul status")
+    }
+
+    /// Nothing is kept: what the manifest cannot prove is no use.
+    fn start(&self, source: &Source) -> Kept {
+        let fresh = Manifest::new(source.description.clone(), self.options.chunk_size, self.before);
+        let manifest = match &self.known {
+            Some(known) if known.geometry() == fresh.geometry() => known.clone(),
+            _ => fresh,
+        };
+        Kept { manifest, found: Found::default(), merged: None }
+    }
+
+    fn keep_all(&self, state: &TempState, old: &Manifest) -> Kept {
+        let chunk_size = old.geometry().chunk_size();
+        if chunk_size != self.options.chunk_size {
+            self.notice(
+                Level::Info,
+                format!(
+                    "the upload under way has chunks of {} bytes, which stay as they are",
+                    chunk_size.bytes()
+                ),
+            );
+        }
+        let manifest = match &self.known {
+            Some(known) if known.geometry() == old.geometry() && known.known() > old.known() => known.clone(),
+            _ => old.clone(),
+        };
+        let found = state.found(old.geometry());
+        let merged =
+            state.merged_so_far(old.geometry()).map(|(file, _)| (file.path.clone(), file.generation));
+        Kept { manifest, found, merged }
+    }
+
+    /// The source is not what it was, or may not be: reads it through, and keeps the
+    /// chunks that agree.
+    async fn keep_what_agrees(
+        &self,
+        state: &TempState,
+        old: &Manifest,
+        source: &Source,
+    ) -> Result<Kept, Failure> {
+        let chunk_size = old.geometry().chunk_size();
+        let mut manifest = Manifest::new(source.description.clone(), chunk_size, self.before);
+        let geometry = manifest.geometry();
+        self.check_count(geometry)?;
+        self.monitor.phase(Phase::Hash, 0, geometry.size());
+        let mut agreed = BTreeSet::new();
+        let mut chain = crate::model::digest::Chain::new();
+        let mut all_so_far = true;
+        for n in 1..=geometry.chunks() {
+            let range = geometry.range(n);
+            let comparable = n <= old.known() && old.geometry().range(n) == range;
+            let mut before = None;
+            if comparable && !all_so_far {
+                before = old.chain_before(n);
+            }
+            chain = hash_range(source, range.clone(), chain, self.monitor).await?;
+            let agrees = comparable
+                && match before {
+                    None => old.agrees(n, &chain),
+                    // From the old state; the bytes come from the page cache.
+                    Some(old_chain) => old.agrees(n, &hash_range(source, range, old_chain, &silent()).await?),
+                };
+            if agrees {
+                agreed.insert(n);
+            } else {
+                all_so_far = false;
+            }
+            if manifest.note(n, &chain).is_none() {
+                return Err(source.changed());
+            }
+        }
+        source.check_unchanged()?;
+
+        let found = state.found(old.geometry());
+        let in_merged: BTreeSet<u64> =
+            (1..=found.merged).chain(found.placed.iter().copied()).filter(|n| agreed.contains(n)).collect();
+        let stored: BTreeSet<u64> = found.stored.intersection(&agreed).copied().collect();
+        let old_merged = state.merged_so_far(old.geometry()).map(|(file, _)| file.path.clone());
+        let placed = match old_merged {
+            Some(path) if !in_merged.is_empty() => self.copy_agreed(&path, geometry, in_merged).await?,
+            _ => BTreeSet::new(),
+        };
+        let had = found.merged + (found.placed.len() + found.stored.len()) as u64;
+        self.notice(Level::Info, format!(
+            "the source is not the file it was: {} of the {had} chunks that were there agree with it and are kept",
+            stored.len() + placed.len(),
+        ));
+        let merged =
+            (!placed.is_empty()).then(|| (self.run.merged(self.new_generation), self.new_generation));
+        Ok(Kept { manifest, found: Found { merged: 0, stored, placed }, merged })
+    }
+
+    /// Into a new merged file, since an old run may still write to the one there is.
+    async fn copy_agreed(
+        &self,
+        old: &RemotePath,
+        geometry: Geometry,
+        agreed: BTreeSet<u64>,
+    ) -> Result<BTreeSet<u64>, Failure> {
+        let failed = self.failed();
+        let files = self.site.files.as_ref();
+        if !files.features().copy_data {
+            // Through this side each byte would cross the link twice, and sent but once.
+            return Ok(BTreeSet::new());
+        }
+        let merged = self.run.merged(self.new_generation);
+        let from = files.open(old, OpenMode::READ, None).await.map_err(&failed)?;
+        let to = create_with(files, &merged, Bytes::new(), MERGED_MODE).await.map_err(&failed)?;
+        let receipts = Receipts::prepare(self.site, self.run, self.attempt).await.map_err(&failed)?;
+        let mut copied = BTreeSet::new();
+        for n in agreed {
+            let range = geometry.range(n);
+            let whole =
+                sftp::copy(self.site, &from, range.clone(), &to, range.start).await.map_err(&failed)?;
+            let size = files.stat_handle(&to).await.map_err(&failed)?.size.unwrap_or(range.end);
+            if whole && size >= range.end {
+                receipts.make(n, self.new_generation).await.map_err(&failed)?;
+                copied.insert(n);
+            }
+        }
+        let synced = sync_if_possible(files, &to).await;
+        files.close(to).await.map_err(&failed)?;
+        synced.map_err(&failed)?;
+        files.close(from).await.map_err(&failed)?;
+        Ok(copied)
+    }
+
+    fn check_count(&self, geometry: Geometry) -> Result<(), Failure> {
+        if geometry.chunks() <= manifest::MAX_CHUNKS {
+            return Ok(());
+        }
+        let needed = geometry.size().div_ceil(manifest::MAX_CHUNKS).next_multiple_of(1 << 20);
+        Err(Failure::new(
+            FailureKind::Usage,
+            Phase::Survey,
+            self.site.place(),
+            format!("{} chunks are more than the {} there can be", geometry.chunks(), manifest::MAX_CHUNKS),
+        )
+        .next_step(format!("use --chunk-size {}MiB or more", needed >> 20)))
+    }
+
+    async fn remove_stored(&self, state: &TempState, plan: &Plan) -> Result<(), Failure> {
+        for n in state.stored.keys().filter(|n| !plan.found.stored.contains(n)) {
+            let name = self.site.names.chunk(*n);
+            remove_if_there(self.site.files.as_ref(), &name).await.map_err(self.failed())?;
+        }
+        Ok(())
+    }
+
+    async fn remove_receipts(
+        &self,
+        state: &TempState,
+        generation: RunId,
+        plan: &Plan,
+    ) -> Result<(), Failure> {
+        for (n, of) in &state.receipts {
+            if *of == generation && plan.found.placed.contains(n) {
+                continue;
+            }
+            let name = self.site.names.receipt(*n, *of);
+            remove_if_there(self.site.files.as_ref(), &name).await.map_err(self.failed())?;
+        }
+        Ok(())
+    }
+
+    /// Moves the merged file here, or makes a new one.
+    async fn take_merged(&self, old: Option<RemotePath>, merged: &RemotePath) -> Result<(), Failure> {
+        let files = self.site.files.as_ref();
+        match old {
+            Some(old) if old == *merged => Ok(()),
+            Some(old) => publish(files, &old, merged).await.map_err(self.failed()),
+            None => {
+                let handle =
+                    create_with(files, merged, Bytes::new(), MERGED_MODE).await.map_err(self.failed())?;
+                files.close(handle).await.map_err(self.failed())
+            }
+        }
+    }
+
+    /// Everything private that is left of earlier runs and attempts.
+    async fn clear_private(&self, state: &TempState, merged: &RemotePath) -> Result<(), Failure> {
+        for directory in &state.private {
+            let own = directory == self.run.directory();
+            let keep = |name: &[u8]| {
+                let outdated = name.starts_with(b"part.") || name.starts_with(b"merged.");
+                own && (name == merged.file_name() || !outdated)
+            };
+            clear_directory(self.site, directory, keep).await.map_err(self.failed())?;
+        }
+        Ok(())
+    }
+
+    /// Writes out of order through two handles and reads it back. Placing chunks, and
+    /// several lanes, need a server that passes.
+    async fn prove_placing(&self) -> Result<bool, RemoteError> {
+        let files = self.site.files.as_ref();
+        let path = self.run.directory().join(format!("placing.{}", self.attempt));
+        let first = create_with(files, &path, Bytes::new(), MERGED_MODE).await?;
+        let second = match files.open(&path, OpenMode::WRITE, None).await {
+            Ok(second) => second,
+            Err(error) if error.is_link() => return Err(error),
+            Err(_) => {
+                files.close(first).await?;
+                remove_if_there(files, &path).await?;
+                return Ok(false);
+            }
+        };
+        let written = async {
+            write_all(files, &first, 8, Bytes::from_static(b"third")).await?;
+            write_all(files, &second, 0, Bytes::from_static(b"one.")).await?;
+            write_all(files, &first, 4, Bytes::from_static(b"two.")).await
+        }
+        .await;
+        let closed = (files.close(first).await, files.close(second).await);
+        let read = read_small(files, &path, 64).await;
+        remove_if_there(files, &path).await?;
+        for outcome in [written, closed.0, closed.1] {
+            match outcome {
+                Err(error) if error.is_link() => return Err(error),
+                Err(_) => return Ok(false),
+                Ok(()) => {}
+            }
+        }
+        match read {
+            Err(error) if error.is_link() => Err(error),
+            read => Ok(read.is_ok_and(|content| content.as_deref() == Some(b"one.two.third"))),
+        }
+    }
+
+    fn failed(&self) -> impl Fn(RemoteError) -> Failure + '_ {
+        self.site.failed(Phase::Survey)
+    }
+
+    fn notice(&self, level: Level, text: String) {
+        self.monitor.notice(Notice { level, text: format!("{}: {text}", self.site.place()) });
+    }
+}
+
+fn silent() -> Arc<dyn Monitor> {
+    Arc::new(super::monitor::Silent)
+}
+
+/// Names that a private directory may hold.
+const MAX_PRIVATE_ENTRIES: usize = 100_000;
+
+/// Removes what is in a private directory and is not kept, and the directory when it is
+/// empty then.
+pub async fn clear_directory(
+    site: &Site,
+    directory: &RemotePath,
+    keep: impl Fn(&[u8]) -> bool,
+) -> Result<(), RemoteError> {
+    let files = site.files.as_ref();
+    let entries = match files.list(directory, MAX_PRIVATE_ENTRIES).await {
+        Err(error) if error.is_not_found() => return Ok(()),
+        entries => entries?,
+    };
+    let mut kept = false;
+    for entry in entries {
+        if keep(&entry.name) {
+            kept = true;
+        } else {
+            remove_if_there(files, &directory.join(&entry.name)).await?;
+        }
+    }
+    if kept { Ok(()) } else { files.remove_directory(directory).await }
+}

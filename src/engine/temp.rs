@@ -1,0 +1,172 @@
+//! Reads a temp directory: what it holds, and which of it can be believed.
+
+use std::collections::BTreeMap;
+
+use super::failure::{Failure, FailureKind, Phase};
+use super::io::read_small;
+use super::site::Site;
+use crate::model::chunk::Geometry;
+use crate::model::manifest::{self, Manifest, ManifestError};
+use crate::model::names::Entry;
+use crate::model::plan::Found;
+use crate::model::record::Record;
+use crate::model::remote_path::RemotePath;
+use crate::model::run_id::RunId;
+use crate::remote::files::{DirectoryEntry, FileKind};
+
+/// Names that a temp directory, or a private directory in it, may hold at most.
+const MAX_ENTRIES: usize = 2 * manifest::MAX_CHUNKS as usize + 1000;
+
+/// What was found in a temp directory.
+#[derive(Debug, Default)]
+pub struct TempState {
+    /// Sizes of the stored chunks, by number.
+    pub stored: BTreeMap<u64, u64>,
+    /// Every receipt: chunk and generation.
+    pub receipts: Vec<(u64, RunId)>,
+    pub manifest: Option<Manifest>,
+    pub record: Option<Record>,
+    pub record_was_bad: bool,
+    /// The private directories of runs, fenced or not.
+    pub private: Vec<RemotePath>,
+    pub merged: Vec<MergedFile>,
+    /// Names that are not haul's.
+    pub foreign: Vec<Vec<u8>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MergedFile {
+    pub path: RemotePath,
+    pub generation: RunId,
+    pub size: u64,
+}
+
+/// `None` when there is no temp directory. A symbolic link in its place is an error.
+pub async fn read(site: &Site, phase: Phase) -> Result<Option<TempState>, Failure> {
+    let temp = site.names.temp();
+    let failed = |error| Failure::remote(phase, site.place_of(temp), &error);
+    match site.files.lstat(temp).await {
+        Ok(attributes) if matches!(attributes.kind, FileKind::Directory | FileKind::Unknown) => {}
+        Ok(_) => {
+            return Err(Failure::new(
+                FailureKind::Failed,
+                phase,
+                site.place_of(temp),
+                "stands where haul's temp directory belongs, and is no directory",
+            )
+            .next_step("move it away, or take another --user-id"));
+        }
+        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    }
+    let mut state = TempState::default();
+    for entry in site.files.list(temp, MAX_ENTRIES).await.map_err(failed)? {
+        match site.names.entry(&entry.name) {
+            Entry::Chunk(n) => {
+                state.stored.insert(n, size_of(site, temp, &entry, phase).await?);
+            }
+            Entry::Receipt(n, generation) => state.receipts.push((n, generation)),
+            Entry::Record => {
+                let path = site.names.record();
+                let text = read_small(site.files.as_ref(), &path, Record::MAX_BYTES as u64).await;
+                let record = text.map_err(failed)?.map(|text| Record::parse(&text));
+                state.record_was_bad = matches!(record, Some(Err(_)));
+                state.record = record.and_then(Result::ok);
+            }
+            Entry::Manifest => state.manifest = read_manifest(site, phase).await?,
+            Entry::Run(_) | Entry::Fenced => state.private.push(temp.join(&entry.name)),
+            Entry::Foreign => state.foreign.push(entry.name),
+        }
+    }
+    for directory in &state.private {
+        let entries = match site.files.list(directory, MAX_ENTRIES).await {
+            Ok(entries) => entries,
+            // Its run has just cleaned up or was fenced: what matters is seen next time.
+            Err(error) if error.is_not_found() => continue,
+            Err(error) => return Err(failed(error)),
+        };
+        for entry in entries {
+            if let Some(generation) = entry.name.strip_prefix(b"merged.").and_then(RunId::parse) {
+                let size = size_of(site, directory, &entry, phase).await?;
+                state.merged.push(MergedFile { path: directory.join(&entry.name), generation, size });
+            }
+        }
+    }
+    Ok(Some(state))
+}
+
+async fn read_manifest(site: &Site, phase: Phase) -> Result<Option<Manifest>, Failure> {
+    let path = site.names.manifest();
+    let text = read_small(site.files.as_ref(), &path, manifest::MAX_BYTES)
+        .await
+        .map_err(|error| Failure::remote(phase, site.place_of(&path), &error))?;
+    match text.map(|text| Manifest::parse(&text)) {
+        Some(Ok(manifest)) => Ok(Some(manifest)),
+        Some(Err(error @ ManifestError::OtherVersion)) => {
+            Err(Failure::new(FailureKind::Failed, phase, site.place_of(&path), error)
+                .next_step("finish it with that version, or start anew after haul clean"))
+        }
+        // Nothing can be proven then, and everything is sent again.
+        Some(Err(ManifestError::Torn | ManifestError::Inconsistent)) | None => Ok(None),
+    }
+}
+
+async fn size_of(
+    site: &Site,
+    directory: &RemotePath,
+    entry: &DirectoryEntry,
+    phase: Phase,
+) -> Result<u64, Failure> {
+    if let Some(size) = entry.attributes.size {
+        return Ok(size);
+    }
+    let path = directory.join(&entry.name);
+    match site.files.lstat(&path).await {
+        Ok(attributes) => Ok(attributes.size.unwrap_or(0)),
+        Err(error) if error.is_not_found() => Ok(0),
+        Err(error) => Err(Failure::remote(phase, site.place_of(&path), &error)),
+    }
+}
+
+impl TempState {
+    /// The merged file to go on with, and how many chunks it holds from the first: the
+    /// record's where that file is there, else the one that most receipts speak of.
+    pub fn merged_so_far(&self, geometry: Geometry) -> Option<(&MergedFile, u64)> {
+        let record = self.record.as_ref().filter(|record| record.geometry() == geometry);
+        if let Some(record) = record
+            && let Some(file) = self.merged.iter().find(|file| file.generation == record.generation())
+        {
+            let held = if file.size >= record.merged_bytes() {
+                record.merged_chunks()
+            } else {
+                // A record ahead of its data: believe the data.
+                file.size / geometry.chunk_size().bytes()
+            };
+            return Some((file, held));
+        }
+        let receipts = |file: &&MergedFile| {
+            self.receipts.iter().filter(|(_, generation)| *generation == file.generation).count()
+        };
+        self.merged.iter().filter(|file| receipts(file) > 0).max_by_key(receipts).map(|file| (file, 0))
+    }
+
+    /// What can be believed of the chunks of an upload of this geometry.
+    pub fn found(&self, geometry: Geometry) -> Found {
+        let stored = self
+            .stored
+            .iter()
+            .filter(|(n, size)| **size == geometry.length(**n) && **size > 0)
+            .map(|(n, _)| *n)
+            .collect();
+        let Some((file, merged)) = self.merged_so_far(geometry) else {
+            return Found { merged: 0, stored, placed: Default::default() };
+        };
+        let placed = self
+            .receipts
+            .iter()
+            .filter(|(n, generation)| *generation == file.generation && geometry.end(*n) <= file.size)
+            .map(|(n, _)| *n)
+            .collect();
+        Found { merged, stored, placed }
+    }
+}

@@ -1,0 +1,428 @@
+//! From what is there to the committed file: upload and merge, verify, commit, clean up.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::board::Board;
+use super::commit::{Dress, Replace, commit, find_umask, prove_replace};
+use super::failure::{Failure, FailureKind, Phase};
+use super::guard::Guard;
+use super::hash::{By, hash_on_target};
+use super::leftovers;
+use super::limiter::Limiter;
+use super::merge::script::ScriptMerge;
+use super::merge::sftp::SftpMerge;
+use super::monitor::{Level, Monitor, Notice};
+use super::options::{Connections, MergeMethod, PutOptions};
+use super::prepare::{Preparation, Prepared};
+use super::random::run_id;
+use super::repair::rewind;
+use super::report::{MergedBy, PutReport, PutStatus, VerifiedBy};
+use super::site::Site;
+use super::source::Source;
+use super::space;
+use super::upload::{Destination, Sent, Upload};
+use super::verify::{Verified, verify};
+use crate::model::digest::Digest;
+use crate::model::manifest::{Baseline, Manifest};
+use crate::model::names::RunNames;
+use crate::remote::files::{Attributes, Times};
+
+/// Lanes where several handles may write at once and nothing else was asked for.
+const LANES: usize = 2;
+/// Times that damage is mended before it is given up.
+const REPAIRS: u32 = 3;
+
+/// One file on its way to one target, over as many attempts as it takes.
+pub struct Transfer {
+    options: PutOptions,
+    monitor: Arc<dyn Monitor>,
+    limiter: Arc<Limiter>,
+    sent: Arc<Sent>,
+    attempt: u64,
+    /// What this process knows of the source.
+    known: Option<Manifest>,
+    /// What stood at the target when the transfer began.
+    began_from: Option<(Baseline, Option<Attributes>)>,
+    /// The digest of a commit that was begun and whose outcome may be unknown.
+    committing: Option<Digest>,
+    size: u64,
+    chunks_total: u64,
+    chunks_skipped: Option<u64>,
+    resumed: bool,
+    sha256: Option<Digest>,
+    verified_by: Option<VerifiedBy>,
+    merged_by: Option<MergedBy>,
+    seconds: BTreeMap<&'static str, Duration>,
+}
+
+impl Transfer {
+    pub fn new(size: u64, options: PutOptions, monitor: Arc<dyn Monitor>) -> Transfer {
+        let limiter = Arc::new(Limiter::new(options.bwlimit));
+        Transfer {
+            options,
+            monitor,
+            limiter,
+            sent: Arc::default(),
+            attempt: 0,
+            known: None,
+            began_from: None,
+            committing: None,
+            size,
+            chunks_total: 0,
+            chunks_skipped: None,
+            resumed: false,
+            sha256: None,
+            verified_by: None,
+            merged_by: None,
+            seconds: BTreeMap::new(),
+        }
+    }
+
+    /// Grows while something is achieved.
+    pub fn progress(&self) -> u64 {
+        self.sent.chunks.load(Ordering::Relaxed)
+    }
+
+    /// What is replaced is what stands at the target now, and nothing that comes later.
+    /// `hashed` is the source's manifest where it was read through already.
+    pub fn begin(&mut self, before: Baseline, existing: Option<Attributes>, hashed: Option<Manifest>) {
+        self.began_from = Some((before, existing));
+        self.known = hashed;
+    }
+
+    pub fn has_begun(&self) -> bool {
+        self.began_from.is_some()
+    }
+
+    /// With the lock held, older runs fenced, and [`Transfer::begin`] called. `source` is
+    /// `None` for `haul merge`. After a failure of kind `Link` it can be called again.
+    pub async fn run(
+        &mut self,
+        site: &Site,
+        guard: &Guard,
+        source: Option<&Source>,
+    ) -> Result<PutReport, Failure> {
+        let Some((before, existing)) = self.began_from else {
+            return Err(Failure::new(FailureKind::Failed, Phase::Survey, site.place(), "not begun"));
+        };
+        self.attempt += 1;
+        let run = guard.run_names();
+        let replace = match before {
+            Baseline::Absent => Replace::Posix,
+            Baseline::Present { .. } => prove_replace(site, run, &self.options).await?,
+        };
+        let prepared = Preparation {
+            site,
+            run,
+            attempt: self.attempt,
+            source,
+            before,
+            known: self.known.take(),
+            options: &self.options,
+            monitor: &self.monitor,
+            new_generation: run_id()?,
+        }
+        .run()
+        .await?;
+        self.take_plan(site, &prepared);
+        space::check(site, &prepared.plan, &prepared.destination).await?;
+
+        let outcome = self.fill(site, guard, source, &prepared).await;
+        // What was learnt of the source is kept, whatever came of the rest.
+        self.known = Some(prepared.manifest.manifest());
+        let verified_by = outcome?;
+        prepared.manifest.close().await.map_err(site.failed(Phase::Upload))?;
+        if let Some(source) = source {
+            source.check_unchanged()?;
+        }
+        self.verified_by = Some(verified_by);
+        let digest = prepared.manifest.digest().ok_or_else(|| {
+            Failure::new(
+                FailureKind::Verification,
+                Phase::Verify,
+                site.place(),
+                "the source's SHA-256 is unknown",
+            )
+        })?;
+        self.sha256 = Some(digest);
+
+        let began = Instant::now();
+        let manifest = prepared.manifest.manifest();
+        let dress = self.dress(site, run, source, &manifest, existing).await?;
+        self.committing = Some(digest);
+        self.monitor.phase(Phase::Commit, 0, 0);
+        commit(site, &guard.held, &prepared.merged, before, replace, dress, self.monitor.as_ref()).await?;
+        self.took(Phase::Commit, began);
+        self.after_commit(site, guard).await
+    }
+
+    fn take_plan(&mut self, site: &Site, prepared: &Prepared) {
+        let plan = &prepared.plan;
+        self.size = plan.geometry.size();
+        self.chunks_total = plan.geometry.chunks();
+        let present = plan.chunks_present();
+        if self.chunks_skipped.is_none() {
+            self.chunks_skipped = Some(present);
+            self.resumed = present > 0;
+            if present > 0 {
+                let text = format!(
+                    "{}: resuming: {present} of {} chunks are there already, {} to send",
+                    site.place(),
+                    self.chunks_total,
+                    plan.missing.len()
+                );
+                self.monitor.notice(Notice { level: Level::Info, text });
+            }
+        }
+        self.monitor.notice(Notice { level: Level::Detail, text: format!("{}: {plan}", site.place()) });
+    }
+
+    /// Uploads, merges, verifies; mends what turns out to be damaged.
+    async fn fill(
+        &mut self,
+        site: &Site,
+        guard: &Guard,
+        source: Option<&Source>,
+        prepared: &Prepared,
+    ) -> Result<VerifiedBy, Failure> {
+        let mut plan = prepared.plan.clone();
+        for repair in 0..=REPAIRS {
+            let board = Arc::new(Board::new(plan.found.clone()));
+            self.send_and_merge(site, guard, source, prepared, plan.clone(), board).await?;
+            let began = Instant::now();
+            self.monitor.phase(Phase::Verify, 0, plan.geometry.size());
+            let manifest = prepared.manifest.manifest();
+            let verified =
+                verify(site, &prepared.merged, &manifest, self.options.verify, &self.monitor).await?;
+            self.took(Phase::Verify, began);
+            let damaged = match verified {
+                Verified::Good(by) => return Ok(by),
+                Verified::Damaged(damaged) => damaged,
+            };
+            let text = format!(
+                "{}: {} of {} chunks are damaged on the target{}",
+                site.place(),
+                damaged.len(),
+                self.chunks_total,
+                if repair < REPAIRS { "; sending them again" } else { "" }
+            );
+            self.monitor.notice(Notice { level: Level::Warning, text });
+            plan = rewind(site, guard.run_names(), prepared, &damaged, self.attempt).await?;
+        }
+        Err(Failure::new(
+            FailureKind::Verification,
+            Phase::Verify,
+            site.place(),
+            "the merged file is damaged again and again; the target was not touched",
+        )
+        .next_step("look at the target's disk and memory"))
+    }
+
+    async fn send_and_merge(
+        &mut self,
+        site: &Site,
+        guard: &Guard,
+        source: Option<&Source>,
+        prepared: &Prepared,
+        plan: crate::model::plan::Plan,
+        board: Arc<Board>,
+    ) -> Result<(), Failure> {
+        let geometry = plan.geometry;
+        if !plan.missing.is_empty() && source.is_none() {
+            return Err(Failure::new(
+                FailureKind::Failed,
+                Phase::Merge,
+                site.place(),
+                format!("{} of {} chunks are missing", plan.missing.len(), geometry.chunks()),
+            )
+            .next_step("run haul put again with the source"));
+        }
+        let began = Instant::now();
+        let merging = self.merge(site, guard, prepared, &plan, board.clone());
+        self.monitor.phase(Phase::Merge, geometry.end(plan.found.merged), geometry.size());
+        let uploading = async {
+            let Some(source) = source.filter(|_| !plan.missing.is_empty()) else { return Ok(()) };
+            self.monitor.phase(Phase::Upload, plan.present_bytes(), geometry.size());
+            let upload = Upload {
+                site: site.clone(),
+                run: guard.run_names().clone(),
+                attempt: self.attempt,
+                source: source.clone(),
+                plan: plan.clone(),
+                manifest: prepared.manifest.clone(),
+                board: board.clone(),
+                destination: prepared.destination.clone(),
+                lanes: self.lanes(prepared.several_handles),
+                limiter: self.limiter.clone(),
+                monitor: self.monitor.clone(),
+                sent: self.sent.clone(),
+            };
+            upload.run().await
+        };
+        let uploaded_at = async {
+            uploading.await?;
+            Ok(Instant::now())
+        };
+        let (uploaded, merged_by) = tokio::try_join!(uploaded_at, merging)?;
+        self.merged_by = Some(merged_by);
+        *self.seconds.entry(Phase::Upload.name()).or_default() += uploaded - began;
+        self.took(Phase::Merge, uploaded);
+        Ok(())
+    }
+
+    fn lanes(&self, several_handles: bool) -> usize {
+        match self.options.connections {
+            _ if !several_handles => 1,
+            Connections::Auto => LANES,
+            Connections::Exactly(n) => usize::try_from(n).unwrap_or(LANES).max(1),
+        }
+    }
+
+    /// A future that does not borrow `self`, so that it runs beside the upload.
+    fn merge(
+        &self,
+        site: &Site,
+        guard: &Guard,
+        prepared: &Prepared,
+        plan: &crate::model::plan::Plan,
+        board: Arc<Board>,
+    ) -> impl Future<Output = Result<MergedBy, Failure>> + use<> {
+        let (site, run, run_id) = (site.clone(), guard.run_names().clone(), guard.held.run());
+        let (geometry, generation) = (plan.geometry, prepared.generation);
+        let placed = matches!(prepared.destination, Destination::Placed { .. });
+        let mixture = !plan.found.placed.is_empty();
+        let (method, monitor) = (self.options.merge, self.monitor.clone());
+        async move {
+            let by_script = match method {
+                _ if placed || board.merged() == geometry.chunks() => false,
+                _ if mixture => false,
+                MergeMethod::Sftp => false,
+                MergeMethod::Script => {
+                    if site.shell(&monitor).await.is_none() {
+                        return Err(Failure::new(
+                            FailureKind::Failed,
+                            Phase::Merge,
+                            site.place(),
+                            "the target has no shell to run the merge script",
+                        )
+                        .next_step("use --merge auto or --merge sftp"));
+                    }
+                    true
+                }
+                MergeMethod::Auto => site.shell(&monitor).await.is_some_and(|shell| shell.wide_arithmetic),
+            };
+            let sftp = SftpMerge {
+                site: site.with_further_files().await.map_err(site.failed(Phase::Merge))?,
+                run: run.clone(),
+                generation,
+                geometry,
+                board: board.clone(),
+                monitor: monitor.clone(),
+                eager: !placed,
+            };
+            if !by_script {
+                sftp.run().await?;
+                return Ok(if placed { MergedBy::Placed } else { MergedBy::Sftp });
+            }
+            let script = ScriptMerge {
+                site: site.clone(),
+                run,
+                run_id,
+                generation,
+                geometry,
+                board,
+                monitor: monitor.clone(),
+            };
+            match script.run().await {
+                Ok(()) => Ok(MergedBy::Script),
+                Err(failure) if method == MergeMethod::Auto && failure.kind == FailureKind::Failed => {
+                    let text = format!("{}: merging over SFTP instead: {}", site.place(), failure.cause);
+                    monitor.notice(Notice { level: Level::Info, text });
+                    sftp.run().await?;
+                    Ok(MergedBy::Sftp)
+                }
+                Err(failure) => Err(failure),
+            }
+        }
+    }
+
+    /// A replaced file keeps its mode and owner; a new one gets the source's mode under
+    /// the target's umask.
+    async fn dress(
+        &self,
+        site: &Site,
+        run: &RunNames,
+        source: Option<&Source>,
+        manifest: &Manifest,
+        existing: Option<Attributes>,
+    ) -> Result<Dress, Failure> {
+        let source_mode = manifest.source.mode;
+        let mode = match (self.options.chmod, self.options.preserve, existing.and_then(|e| e.mode)) {
+            (Some(mode), _, _) => mode,
+            (None, true, _) => source_mode,
+            (None, false, Some(mode)) => mode,
+            (None, false, None) => {
+                let umask = find_umask(site, run).await.map_err(site.failed(Phase::Commit))?;
+                source_mode & 0o777 & !umask
+            }
+        };
+        let modified = u32::try_from(manifest.source.identity.modified_ns / 1_000_000_000).unwrap_or(0);
+        let times = source.map_or(Times { accessed: modified, modified }, |source| source.times);
+        Ok(Dress {
+            mode: Some(mode),
+            owner: existing.and_then(|existing| existing.owner),
+            times: self.options.preserve.then_some(times),
+        })
+    }
+
+    /// After a link that died during the commit: whether the rename happened.
+    pub async fn was_committed(&self, site: &Site) -> Result<bool, Failure> {
+        let Some(digest) = self.committing else { return Ok(false) };
+        match site.files.lstat(site.names.target()).await {
+            Ok(attributes) if attributes.size == Some(self.size) => {}
+            Ok(_) => return Ok(false),
+            Err(error) if error.is_not_found() => return Ok(false),
+            Err(error) => return Err(Failure::remote(Phase::Commit, site.place(), &error)),
+        }
+        let hashed =
+            hash_on_target(site, site.names.target(), self.size, By::Either, Phase::Verify, &self.monitor);
+        Ok(hashed.await?.0 == digest)
+    }
+
+    /// Removes what is no longer needed; the lock goes with the release.
+    pub async fn after_commit(&mut self, site: &Site, guard: &Guard) -> Result<PutReport, Failure> {
+        let began = Instant::now();
+        match leftovers::remove_all(site, guard).await {
+            Ok(()) => {}
+            Err(failure) if failure.kind == FailureKind::Link => return Err(failure),
+            // The file is in place: what is left does no harm and goes with the next run.
+            Err(failure) => self.monitor.notice(Notice { level: Level::Warning, text: failure.to_string() }),
+        }
+        self.took(Phase::Clean, began);
+        Ok(self.report(site))
+    }
+
+    fn took(&mut self, phase: Phase, since: Instant) {
+        *self.seconds.entry(phase.name()).or_default() += since.elapsed();
+    }
+
+    pub fn report(&self, site: &Site) -> PutReport {
+        PutReport {
+            status: PutStatus::Uploaded,
+            target: site.names.target().to_string(),
+            size: self.size,
+            sha256: self.sha256,
+            verified_by: self.verified_by,
+            merge: self.merged_by,
+            chunks_total: self.chunks_total,
+            chunks_sent: self.sent.chunks.load(Ordering::Relaxed),
+            chunks_skipped: self.chunks_skipped.unwrap_or(0),
+            bytes_sent: self.sent.bytes.load(Ordering::Relaxed),
+            resumed: self.resumed,
+            seconds: self.seconds.clone(),
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Sends the missing chunks: one reader, several lanes, and the order in which chunks
+//! are published.
+//!
+//! The reader takes the chunks in order, so the whole file's SHA-256 grows on the way and
+//! the source is read once. Pieces go to whichever lane is free. A chunk is published
+//! when all its bytes were acknowledged and the manifest can prove it.
+
+mod lane;
+mod manifest_file;
+mod publish;
+mod reader;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinSet;
+
+use super::board::Board;
+use super::failure::{Failure, FailureKind, Phase};
+use super::limiter::Limiter;
+use super::monitor::Monitor;
+use super::receipts::Receipts;
+use super::site::Site;
+use super::source::Source;
+use crate::model::names::RunNames;
+use crate::model::plan::Plan;
+use crate::model::remote_path::RemotePath;
+use crate::model::run_id::RunId;
+use lane::Lane;
+pub use manifest_file::ManifestFile;
+use publish::Publisher;
+
+/// Pieces that wait between the reader and the lanes.
+const QUEUED_PIECES: usize = 8;
+/// Events that wait for the coordinator.
+const QUEUED_EVENTS: usize = 256;
+
+/// Where chunks go.
+#[derive(Debug, Clone)]
+pub enum Destination {
+    /// Into files of their own, merged later.
+    Stored,
+    /// To their place in the merged file.
+    Placed { merged: RemotePath, generation: RunId },
+}
+
+/// Everything that one upload needs.
+pub struct Upload {
+    pub site: Site,
+    pub run: RunNames,
+    /// Counts the attempts of this run, so that no private name is used twice.
+    pub attempt: u64,
+    pub source: Source,
+    pub plan: Plan,
+    pub manifest: Arc<ManifestFile>,
+    pub board: Arc<Board>,
+    pub destination: Destination,
+    pub lanes: usize,
+    pub limiter: Arc<Limiter>,
+    pub monitor: Arc<dyn Monitor>,
+    pub sent: Arc<Sent>,
+}
+
+/// What was sent, all attempts together.
+#[derive(Debug, Default)]
+pub struct Sent {
+    pub chunks: std::sync::atomic::AtomicU64,
+    pub bytes: std::sync::atomic::AtomicU64,
+}
+
+/// A part of a chunk on its way to a lane.
+struct Piece {
+    chunk: u64,
+    /// From the chunk's start.
+    offset: u64,
+    data: bytes::Bytes,
+}
+
+enum Event {
+    /// The server acknowledged bytes of a chunk.
+    Written { chunk: u64, bytes: u64 },
+    /// The reader has gone through a chunk; the manifest knows it.
+    Hashed { chunk: u64 },
+}
+
+/// What is still awaited of a chunk.
+struct Awaited {
+    bytes: u64,
+    hashed: bool,
+}
+
+impl Upload {
+    /// Returns when every missing chunk is published. Dropped or failed, it leaves what
+    /// was published; parts stay in the private directory.
+    pub async fn run(self) -> Result<(), Failure> {
+        let geometry = self.plan.geometry;
+        let (pieces, piece_queue) = mpsc::channel(QUEUED_PIECES);
+        let (events, mut event_queue) = mpsc::channel(QUEUED_EVENTS);
+        let piece_queue = Arc::new(Mutex::new(piece_queue));
+        let mut tasks = JoinSet::new();
+
+        let mut lanes = Vec::with_capacity(self.lanes);
+        for _ in 0..self.lanes {
+            let files = self.site.further_files().await.map_err(|error| self.failed(&error))?;
+            lanes.push(Arc::new(Lane::new(
+                files,
+                self.run.clone(),
+                self.attempt,
+                self.destination.clone(),
+                geometry,
+            )));
+        }
+        for lane in &lanes {
+            tasks.spawn(lane::work(
+                lane.clone(),
+                lane::Work {
+                    pieces: piece_queue.clone(),
+                    events: events.clone(),
+                    limiter: self.limiter.clone(),
+                    sent: self.sent.clone(),
+                    place: self.site.place(),
+                },
+            ));
+        }
+        tasks.spawn(
+            reader::Reader {
+                source: self.source.clone(),
+                missing: self.plan.missing.clone(),
+                geometry,
+                manifest: self.manifest.clone(),
+                board: self.board.clone(),
+                limit_stored: matches!(self.destination, Destination::Stored),
+                piece_bytes: self.limiter.piece_bytes(self.site.files.features().write_limit),
+                pieces,
+                events,
+            }
+            .run(),
+        );
+        tasks.spawn({
+            let (manifest, place) = (self.manifest.clone(), self.site.place());
+            async move {
+                manifest.write_lines().await.map_err(|error| Failure::remote(Phase::Upload, place, &error))
+            }
+        });
+        let receipts = Receipts::prepare(&self.site, &self.run, self.attempt)
+            .await
+            .map_err(|error| self.failed(&error))?;
+        let publisher = Publisher {
+            site: self.site.clone(),
+            run: self.run.clone(),
+            attempt: self.attempt,
+            destination: self.destination.clone(),
+            geometry,
+            manifest: self.manifest.clone(),
+            receipts,
+            lanes,
+        };
+
+        let mut awaited: BTreeMap<u64, Awaited> = self
+            .plan
+            .missing
+            .iter()
+            .map(|n| (*n, Awaited { bytes: geometry.length(*n), hashed: false }))
+            .collect();
+        let mut publishing = FuturesUnordered::new();
+        while !awaited.is_empty() || !publishing.is_empty() {
+            tokio::select! {
+                Some(event) = event_queue.recv() => {
+                    let chunk = match event {
+                        Event::Written { chunk, bytes } => {
+                            self.monitor.advance(Phase::Upload, bytes);
+                            if let Some(chunk) = awaited.get_mut(&chunk) {
+                                chunk.bytes = chunk.bytes.saturating_sub(bytes);
+                            }
+                            chunk
+                        }
+                        Event::Hashed { chunk } => {
+                            if let Some(chunk) = awaited.get_mut(&chunk) {
+                                chunk.hashed = true;
+                            }
+                            chunk
+                        }
+                    };
+                    if awaited.get(&chunk).is_some_and(|chunk| chunk.bytes == 0 && chunk.hashed) {
+                        awaited.remove(&chunk);
+                        publishing.push(publisher.publish(chunk));
+                    }
+                }
+                Some(published) = publishing.next(), if !publishing.is_empty() => {
+                    let (chunk, how) = published?;
+                    self.sent.chunks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    self.board.publish(chunk, how);
+                }
+                Some(ended) = tasks.join_next() => ended.map_err(|error| self.crashed(&error))??,
+                else => return Err(self.crashed(&"the upload stood still")),
+            }
+        }
+        publisher.close().await
+    }
+
+    fn failed(&self, error: &crate::remote::RemoteError) -> Failure {
+        Failure::remote(Phase::Upload, self.site.place(), error)
+    }
+
+    fn crashed(&self, error: &dyn std::fmt::Display) -> Failure {
+        Failure::new(FailureKind::Failed, Phase::Upload, self.site.place(), error)
+    }
+}

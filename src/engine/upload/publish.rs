@@ -1,0 +1,72 @@
+//! Makes a chunk count: the last step, and only after everything was acknowledged.
+
+use std::sync::Arc;
+
+use super::lane::Lane;
+use super::{Destination, ManifestFile};
+use crate::engine::board::Published;
+use crate::engine::failure::{Failure, FailureKind, Phase};
+use crate::engine::io::publish;
+use crate::engine::receipts::Receipts;
+use crate::engine::site::Site;
+use crate::model::chunk::Geometry;
+use crate::model::names::RunNames;
+use crate::remote::RemoteError;
+
+pub struct Publisher {
+    pub site: Site,
+    pub run: RunNames,
+    pub attempt: u64,
+    pub destination: Destination,
+    pub geometry: Geometry,
+    pub manifest: Arc<ManifestFile>,
+    pub receipts: Receipts,
+    pub lanes: Vec<Arc<Lane>>,
+}
+
+impl Publisher {
+    pub async fn publish(&self, n: u64) -> Result<(u64, Published), Failure> {
+        self.manifest.wait_written(n).await;
+        match &self.destination {
+            Destination::Stored => {
+                self.publish_stored(n).await?;
+                Ok((n, Published::Stored))
+            }
+            Destination::Placed { generation, .. } => {
+                self.receipts.make(n, *generation).await.map_err(self.failed())?;
+                Ok((n, Published::Placed))
+            }
+        }
+    }
+
+    async fn publish_stored(&self, n: u64) -> Result<(), Failure> {
+        for lane in &self.lanes {
+            lane.close(n).await.map_err(self.failed())?;
+        }
+        let part = self.run.part(n, self.attempt);
+        let files = self.site.files.as_ref();
+        let size = files.lstat(&part).await.map_err(self.failed())?.size;
+        let length = self.geometry.length(n);
+        if size.is_some_and(|size| size != length) {
+            return Err(Failure::new(
+                FailureKind::Storage,
+                Phase::Upload,
+                self.site.place_of(&part),
+                format!("not all {length} bytes are there, although every write was acknowledged"),
+            )
+            .next_step("look for a full disk or a quota on the target"));
+        }
+        publish(files, &part, &self.site.names.chunk(n)).await.map_err(self.failed())
+    }
+
+    pub async fn close(&self) -> Result<(), Failure> {
+        for lane in &self.lanes {
+            lane.close_all().await.map_err(self.failed())?;
+        }
+        Ok(())
+    }
+
+    fn failed(&self) -> impl Fn(RemoteError) -> Failure + '_ {
+        self.site.failed(Phase::Upload)
+    }
+}

@@ -1,0 +1,77 @@
+//! Reads the source in order, hashes it once, and hands out pieces.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::manifest_file::ManifestFile;
+use super::{Event, Piece};
+use crate::engine::board::Board;
+use crate::engine::failure::Failure;
+use crate::engine::source::{READ_BYTES, Source};
+use crate::model::chunk::Geometry;
+use crate::model::digest::Chain;
+
+/// Bytes of stored chunks that may wait for the merge: what the target's disk holds
+/// twice at most.
+const UNMERGED_BYTES: u64 = 64 << 20;
+
+pub struct Reader {
+    pub source: Source,
+    /// Ascending.
+    pub missing: Vec<u64>,
+    pub geometry: Geometry,
+    pub manifest: Arc<ManifestFile>,
+    pub board: Arc<Board>,
+    /// Whether a slow merge has to slow the upload.
+    pub limit_stored: bool,
+    pub piece_bytes: usize,
+    pub pieces: mpsc::Sender<Piece>,
+    pub events: mpsc::Sender<Event>,
+}
+
+impl Reader {
+    pub async fn run(self) -> Result<(), Failure> {
+        let ahead = (UNMERGED_BYTES / self.geometry.chunk_size().bytes()).max(1);
+        for n in &self.missing {
+            if self.limit_stored {
+                self.board.wait_until(|found| *n <= found.merged + ahead).await;
+            }
+            let chain = self.manifest.chain_before(*n).ok_or_else(|| self.source.changed())?;
+            let Some(chain) = self.send(*n, chain).await? else {
+                // The other end gave up; its own error says why.
+                return Ok(());
+            };
+            if !self.manifest.note(*n, &chain) {
+                return Err(self.source.changed());
+            }
+            if self.events.send(Event::Hashed { chunk: *n }).await.is_err() {
+                return Ok(());
+            }
+        }
+        self.source.check_unchanged()
+    }
+
+    async fn send(&self, n: u64, mut chain: Chain) -> Result<Option<Chain>, Failure> {
+        let range = self.geometry.range(n);
+        let mut at = range.start;
+        while at < range.end {
+            let length = usize::try_from(range.end - at).unwrap_or(READ_BYTES).min(READ_BYTES);
+            let (data, hashed): (Bytes, Chain) = self.source.read(at, length, chain).await?;
+            chain = hashed;
+            let mut taken = 0;
+            while taken < data.len() {
+                let end = data.len().min(taken + self.piece_bytes);
+                let piece =
+                    Piece { chunk: n, offset: at - range.start + taken as u64, data: data.slice(taken..end) };
+                if self.pieces.send(piece).await.is_err() {
+                    return Ok(None);
+                }
+                taken = end;
+            }
+            at += length as u64;
+        }
+        Ok(Some(chain))
+    }
+}

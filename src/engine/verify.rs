@@ -1,0 +1,95 @@
+//! Proves that the merged file is the source, and finds the chunks that are not.
+
+use std::sync::Arc;
+
+use super::failure::{Failure, FailureKind, Phase};
+use super::hash::{By, hash_on_target};
+use super::io::read_range;
+use super::monitor::Monitor;
+use super::options::VerifyMethod;
+use super::report::VerifiedBy;
+use super::site::Site;
+use crate::model::digest::Digest;
+use crate::model::manifest::Manifest;
+use crate::model::remote_path::RemotePath;
+use crate::remote::files::OpenMode;
+
+/// What verifying came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verified {
+    Good(VerifiedBy),
+    /// These chunks of the merged file are not the source's.
+    Damaged(Vec<u64>),
+}
+
+/// Compares the merged file at `path` with what the manifest says of the source.
+pub async fn verify(
+    site: &Site,
+    path: &RemotePath,
+    manifest: &Manifest,
+    method: VerifyMethod,
+    monitor: &Arc<dyn Monitor>,
+) -> Result<Verified, Failure> {
+    let size = manifest.geometry().size();
+    let expected = digest_of(site, manifest)?;
+    let found = site.files.lstat(path).await.map_err(site.failed(Phase::Verify))?.size;
+    if found.is_none_or(|found| found == size) {
+        if method == VerifyMethod::Size {
+            return Ok(Verified::Good(VerifiedBy::Size));
+        }
+        let (digest, by) = hash_on_target(site, path, size, By::Either, Phase::Verify, monitor).await?;
+        if digest == expected {
+            return Ok(Verified::Good(by));
+        }
+    }
+    let damaged = damaged_chunks(site, path, manifest).await?;
+    if !damaged.is_empty() {
+        return Ok(Verified::Damaged(damaged));
+    }
+    // What is read back is right: the program on the target hashed something else.
+    let (digest, by) = hash_on_target(site, path, size, By::Readback, Phase::Verify, monitor).await?;
+    if digest == expected {
+        return Ok(Verified::Good(by));
+    }
+    Err(Failure::new(
+        FailureKind::Verification,
+        Phase::Verify,
+        site.place_of(path),
+        format!("the merged file's SHA-256 is {digest}, the source's is {expected}"),
+    )
+    .next_step("run the same command again; if it stays so, look at the target's disk"))
+}
+
+fn digest_of(site: &Site, manifest: &Manifest) -> Result<Digest, Failure> {
+    manifest.digest().ok_or_else(|| {
+        Failure::new(
+            FailureKind::Verification,
+            Phase::Verify,
+            site.place(),
+            "the source's SHA-256 is not known yet, since not all of it was read",
+        )
+        .next_step("run haul put again with the source")
+    })
+}
+
+/// Reads the merged file back, chunk by chunk, each proven from the state before it.
+async fn damaged_chunks(site: &Site, path: &RemotePath, manifest: &Manifest) -> Result<Vec<u64>, Failure> {
+    let failed = site.failed(Phase::Verify);
+    let geometry = manifest.geometry();
+    let handle = site.files.open(path, OpenMode::READ, None).await.map_err(&failed)?;
+    let mut damaged = Vec::new();
+    for n in 1..=geometry.chunks() {
+        let Some(mut chain) = manifest.chain_before(n) else { break };
+        let read = read_range(&site.files, &handle, geometry.range(n), |part| chain.update(&part)).await;
+        if let Err(error) = read {
+            // The read's error is the one that counts.
+            let _ = site.files.close(handle).await;
+            return Err(failed(error));
+        }
+        if !manifest.agrees(n, &chain) {
+            damaged.push(n);
+        }
+    }
+    site.files.close(handle).await.map_err(&failed)?;
+    Ok(damaged)
+}

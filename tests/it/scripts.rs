@@ -1,0 +1,8 @@
+//! What haul runs in a target's shell, run in real shells.
+
+mod encoding;
+mod merge;
+mod merge_kills;
+mod probe;
+mod scene;
+mod shells;
