@@ -41,7 +41,9 @@ impl Account {
     /// The login name as a user id.
     pub fn user_id(&self) -> Result<UserId, CliError> {
         UserId::new(&self.login).map_err(|error| {
-            CliError::usage(format!("the local login name cannot be a user id: {error}; name one by --user-id"))
+            CliError::usage(format!(
+                "the local login name cannot be a user id: {error}; name one by --user-id"
+            ))
         })
     }
 

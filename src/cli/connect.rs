@@ -109,7 +109,9 @@ pub fn connector_for(
     let allowed = allowed_prompts(&keywords);
     let options = ssh_options(target, args, keywords, account, asking, stall_timeout)?;
     let prompter: Arc<dyn Prompter> = match asking {
-        Asking::Person(screen) if !options.batch_mode => Arc::new(TerminalPrompter::new(screen.clone(), allowed)),
+        Asking::Person(screen) if !options.batch_mode => {
+            Arc::new(TerminalPrompter::new(screen.clone(), allowed))
+        }
         _ => Arc::new(NoPrompter),
     };
     Ok(Arc::new(SshConnector::new(options, prompter)))
@@ -170,8 +172,12 @@ fn ssh_options(
         batch_mode: keywords.batch_mode.unwrap_or(false),
         user_known_hosts: keywords
             .user_known_hosts
-            .or_else(|| keys.known_hosts.as_ref().map(|paths| paths.iter().map(|p| account.expand(p)).collect()))
-            .unwrap_or_else(|| ["known_hosts", "known_hosts2"].iter().filter_map(|name| in_home(name)).collect()),
+            .or_else(|| {
+                keys.known_hosts.as_ref().map(|paths| paths.iter().map(|p| account.expand(p)).collect())
+            })
+            .unwrap_or_else(|| {
+                ["known_hosts", "known_hosts2"].iter().filter_map(|name| in_home(name)).collect()
+            }),
         global_known_hosts: keywords.global_known_hosts.unwrap_or_else(|| {
             vec![PathBuf::from("/etc/ssh/ssh_known_hosts"), PathBuf::from("/etc/ssh/ssh_known_hosts2")]
         }),
@@ -265,14 +271,16 @@ mod tests {
         let destination = Destination::parse(OsStr::new(destination)).expect("a destination");
         let target = one_target(&destination, &Inventory::new(file)).map_err(|error| error.message)?;
         let keywords = SshKeywords::parse(&args.option, &account).map_err(|error| error.message)?;
-        ssh_options(&target, args, keywords, &account, &Asking::Nobody, DEFAULT_STALL_TIMEOUT).map_err(|error| error.message)
+        ssh_options(&target, args, keywords, &account, &Asking::Nobody, DEFAULT_STALL_TIMEOUT)
+            .map_err(|error| error.message)
     }
 
     #[test]
     fn what_stands_nearer_wins() {
         let hosts = "[hosts.web1]\naddress = '10.0.0.1'\nport = 2200\nuser = 'deploy'\n";
         let none = ConnectionArgs::default();
-        let option = |text: &str| ConnectionArgs { option: vec![text.to_owned()], ..ConnectionArgs::default() };
+        let option =
+            |text: &str| ConnectionArgs { option: vec![text.to_owned()], ..ConnectionArgs::default() };
         let port = ConnectionArgs { port: Some(2201), ..option("Port=2202") };
         for (destination, args, address, expected_port, user) in [
             ("web1:/x", &none, "10.0.0.1", 2200, "deploy"),
@@ -285,7 +293,10 @@ mod tests {
             ("[::1]:/x", &none, "::1", 22, "alice"),
         ] {
             let options = options(destination, hosts, args).expect(destination);
-            assert_eq!((options.address.as_str(), options.port, options.user.as_str()), (address, expected_port, user));
+            assert_eq!(
+                (options.address.as_str(), options.port, options.user.as_str()),
+                (address, expected_port, user)
+            );
         }
     }
 

@@ -117,8 +117,10 @@ impl HostsFile {
                 "hosts" => file.hosts = reader.hosts(reader.table(key, value)?)?,
                 "groups" => file.groups = reader.groups(reader.table(key, value)?)?,
                 other => {
-                    let problem =
-                        format!("unknown table '{}'; known are defaults, hosts, groups", printable(other.as_bytes()));
+                    let problem = format!(
+                        "unknown table '{}'; known are defaults, hosts, groups",
+                        printable(other.as_bytes())
+                    );
                     return Err(reader.error(&key.span(), &problem));
                 }
             }
@@ -161,7 +163,9 @@ impl Reader<'_> {
         for (key, value) in in_file_order(table) {
             let name = key.get_ref().as_ref();
             if let Err(problem) = check_name(name) {
-                return Err(self.error(&key.span(), &format!("host '{}': {problem}", printable(name.as_bytes()))));
+                return Err(
+                    self.error(&key.span(), &format!("host '{}': {problem}", printable(name.as_bytes())))
+                );
             }
             hosts.push((name.to_owned(), self.keys(self.table(key, value)?, &format!("[hosts.{name}]"))?));
         }
@@ -180,7 +184,8 @@ impl Reader<'_> {
             }
             let mut expanded = Vec::new();
             for (member, span) in members {
-                let names = ranges::expand(member).map_err(|problem| self.error(&span, &in_group(&problem)))?;
+                let names =
+                    ranges::expand(member).map_err(|problem| self.error(&span, &in_group(&problem)))?;
                 for host in names {
                     if let Err(problem) = check_name(&host) {
                         let problem = format!("member '{}': {problem}", printable(host.as_bytes()));
@@ -226,7 +231,9 @@ impl Reader<'_> {
             };
             match name {
                 "address" => keys.address = Some(text()?),
-                "port" => keys.port = Some(port(value).ok_or_else(|| problem("is a number from 1 to 65535"))?),
+                "port" => {
+                    keys.port = Some(port(value).ok_or_else(|| problem("is a number from 1 to 65535"))?)
+                }
                 "user" => keys.user = Some(text()?),
                 "identity_file" => keys.identity_file = Some(self.paths(value, place, name)?),
                 "id" => {
@@ -358,7 +365,10 @@ mod tests {
         .expect("a hosts file");
         let web1 = file.hosts[0].1.clone().or(&file.defaults);
         assert_eq!(web1.address.as_deref(), Some("10.0.0.1"));
-        assert_eq!((web1.port, web1.user.as_deref(), web1.id.as_deref()), (Some(2222), Some("deploy"), Some("17")));
+        assert_eq!(
+            (web1.port, web1.user.as_deref(), web1.id.as_deref()),
+            (Some(2222), Some("deploy"), Some("17"))
+        );
         assert_eq!(web1.identity_file, Some(vec![PathBuf::from("~/.ssh/deploy")]));
         assert_eq!(
             web1.known_hosts,
@@ -373,7 +383,10 @@ mod tests {
     #[test]
     fn complaints_name_file_line_and_key() {
         for (text, expected) in [
-            ("[hosts.a]\nprot = 22\n", "conf/hosts.toml:2: unknown key 'prot' in [hosts.a]; known are address"),
+            (
+                "[hosts.a]\nprot = 22\n",
+                "conf/hosts.toml:2: unknown key 'prot' in [hosts.a]; known are address",
+            ),
             ("[defaults]\n\nUser = 'x'\n", "conf/hosts.toml:3: unknown key 'User' in [defaults]"),
             ("[host.a]\n", "conf/hosts.toml:1: unknown table 'host'"),
             ("[hosts.a]\nport = 0\n", "conf/hosts.toml:2: [hosts.a] port: is a number from 1 to 65535"),
@@ -386,9 +399,18 @@ mod tests {
             ("[hosts.a]\nuser_id = 'a/b'\n", "conf/hosts.toml:2: [hosts.a] user_id:"),
             ("[hosts.a]\nidentity_file = [1]\n", "conf/hosts.toml:2: [hosts.a] identity_file:"),
             ("[hosts]\na = 1\n", "conf/hosts.toml:2: 'a' has to be a table"),
-            ("[hosts.a]\nid = 'x'\n[hosts.b]\nid = 'x'\n", "conf/hosts.toml:3: id 'x' of host 'b' is also the id of"),
-            ("[hosts.a]\nid = 'b'\n[hosts.b]\n", "conf/hosts.toml:1: id 'b' of host 'a' is the name of another"),
-            ("[hosts.a]\n[groups]\na = ['a']\n", "conf/hosts.toml:3: group 'a' has the name or id of host 'a'"),
+            (
+                "[hosts.a]\nid = 'x'\n[hosts.b]\nid = 'x'\n",
+                "conf/hosts.toml:3: id 'x' of host 'b' is also the id of",
+            ),
+            (
+                "[hosts.a]\nid = 'b'\n[hosts.b]\n",
+                "conf/hosts.toml:1: id 'b' of host 'a' is the name of another",
+            ),
+            (
+                "[hosts.a]\n[groups]\na = ['a']\n",
+                "conf/hosts.toml:3: group 'a' has the name or id of host 'a'",
+            ),
             ("[groups]\nw = ['a[1-']\n", "conf/hosts.toml:2: group 'w': '[' in 'a[1-' is not closed"),
             ("[groups]\nw = []\n", "conf/hosts.toml:2: group 'w': has no members"),
             ("[groups]\nw = 3\n", "conf/hosts.toml:2: group 'w': has to be a list of names"),

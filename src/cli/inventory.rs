@@ -92,10 +92,15 @@ impl Inventory {
             }
         }
         if any_excluded && !any_chosen {
-            return Err(format!("'{0}' only says what to leave out; write all,{0}", printable(pattern.as_bytes())));
+            return Err(format!(
+                "'{0}' only says what to leave out; write all,{0}",
+                printable(pattern.as_bytes())
+            ));
         }
         let mut seen = std::collections::HashSet::new();
-        chosen.retain(|host| excluded.iter().all(|other| other.name != host.name) && seen.insert(host.name.clone()));
+        chosen.retain(|host| {
+            excluded.iter().all(|other| other.name != host.name) && seen.insert(host.name.clone())
+        });
         if chosen.is_empty() {
             return Err(format!("host pattern '{}' matches nothing", printable(pattern.as_bytes())));
         }

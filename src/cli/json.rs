@@ -18,7 +18,9 @@ use super::exit_code::ExitCode;
 use super::progress::{Figures, Meter, Progress, Ticker};
 use crate::engine::failure::{Failure, Phase};
 use crate::engine::monitor::{Level, Monitor, Notice};
-use crate::engine::report::{CleanReport, MergedBy, PutReport, PutStatus, StatusReport, TargetState, VerifiedBy};
+use crate::engine::report::{
+    CleanReport, MergedBy, PutReport, PutStatus, StatusReport, TargetState, VerifiedBy,
+};
 
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 /// Lines that wait for a slow reader.
@@ -161,8 +163,14 @@ impl Monitor for JsonMonitor {
     fn phase(&self, phase: Phase, done: u64, total: u64) {
         self.progress.start(phase, done, total);
         if !self.output.quiet {
-            let event =
-                ProgressEvent { event: "phase", host: &self.host, phase: phase.name(), done, total, rate: None };
+            let event = ProgressEvent {
+                event: "phase",
+                host: &self.host,
+                phase: phase.name(),
+                done,
+                total,
+                rate: None,
+            };
             self.sender.offer(&event);
         }
     }
@@ -488,18 +496,18 @@ mod tests {
         assert_eq!(object, expected);
         (report.upload, report.lock, report.state) = (None, None, TargetState::Absent);
         let object = serde_json::to_value(StatusEvent::new("web1", &report)).expect("JSON");
-        assert_eq!((&object["lock"], &object["source"], &object["state"]), (
-            &serde_json::Value::Null,
-            &serde_json::Value::Null,
-            &"absent".into()
-        ));
+        assert_eq!(
+            (&object["lock"], &object["source"], &object["state"]),
+            (&serde_json::Value::Null, &serde_json::Value::Null, &"absent".into())
+        );
     }
 
     #[test]
     fn lines_come_in_order_and_the_result_last() {
         let output = Shared::default();
         let lines = JsonLines::start(output.clone()).expect("a thread");
-        let monitor = JsonMonitor::new(lines.sender(), "web1", &OutputArgs { json: true, quiet: false, verbose: 0 });
+        let monitor =
+            JsonMonitor::new(lines.sender(), "web1", &OutputArgs { json: true, quiet: false, verbose: 0 });
         monitor.phase(Phase::Upload, 0, 10);
         monitor.notice(Notice { level: Level::Detail, text: "not shown".into() });
         monitor.notice(Notice { level: Level::Info, text: "shown".into() });

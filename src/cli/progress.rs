@@ -59,7 +59,8 @@ impl Progress {
 
     /// Every phase that has begun.
     pub fn figures(&self) -> Vec<Figures> {
-        let begun = SHOWN.iter().zip(&self.counters).filter(|(_, counter)| counter.started.load(Ordering::Acquire));
+        let begun =
+            SHOWN.iter().zip(&self.counters).filter(|(_, counter)| counter.started.load(Ordering::Acquire));
         begun
             .map(|(phase, counter)| Figures {
                 phase: *phase,
@@ -138,7 +139,8 @@ impl Meter {
         }
         self.samples.push_back((now, done));
         let rate = self.rate();
-        let left = rate.filter(|rate| *rate > 0).map(|rate| Duration::from_secs(total.saturating_sub(done) / rate));
+        let left =
+            rate.filter(|rate| *rate > 0).map(|rate| Duration::from_secs(total.saturating_sub(done) / rate));
         let merge = figures.iter().find(|figures| figures.phase == Phase::Merge && phase == Phase::Upload);
         let merged_percent = merge.map(|merge| percent(merge.done, merge.total));
         Some(View { phase, done: done.min(total), total, rate, left, merged_percent })

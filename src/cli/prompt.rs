@@ -90,7 +90,10 @@ impl Prompter for TerminalPrompter {
         if !self.allowed.password {
             return None;
         }
-        self.ask(&format!("{}@{}'s password: ", printable(user.as_bytes()), printable(host.as_bytes())), false)
+        self.ask(
+            &format!("{}@{}'s password: ", printable(user.as_bytes()), printable(host.as_bytes())),
+            false,
+        )
     }
 
     fn passphrase(&self, key: &Path) -> Option<Zeroizing<String>> {

@@ -69,9 +69,9 @@ fn if_exists(typed: Option<IfExistsArg>, screen: &Arc<Screen>) -> Result<IfExist
         Some(IfExistsArg::Skip) => Ok(IfExists::Skip),
         Some(IfExistsArg::Fail) => Ok(IfExists::Fail),
         Some(IfExistsArg::Ask) if tty::exists() => Ok(ask()),
-        Some(IfExistsArg::Ask) => {
-            Err(CliError::usage("--if-exists ask: there is no terminal to ask at; choose replace, skip or fail"))
-        }
+        Some(IfExistsArg::Ask) => Err(CliError::usage(
+            "--if-exists ask: there is no terminal to ask at; choose replace, skip or fail",
+        )),
         None if person_is_there() => Ok(ask()),
         None => Ok(IfExists::Fail),
     }
@@ -113,7 +113,10 @@ mod tests {
         assert_eq!(options.user.as_str(), "alice");
         assert_eq!(options.chunk_size, ChunkSize::DEFAULT);
         assert_eq!((options.merge, options.verify), (MergeMethod::Auto, VerifyMethod::Sha256));
-        assert_eq!((options.lock.wait, options.lock.break_lock, options.lock.no_lock), (Wait::No, false, false));
+        assert_eq!(
+            (options.lock.wait, options.lock.break_lock, options.lock.no_lock),
+            (Wait::No, false, false)
+        );
         assert!(options.lock.holder.starts_with("alice@"));
         assert_eq!((options.retry.retries, options.retry.stall_timeout.as_secs()), (5, 30));
         assert_eq!(options.bwlimit, None);

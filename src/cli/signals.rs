@@ -16,7 +16,8 @@ pub const HOW_TO_GO_ON: &str = "run the same command again to resume";
 /// Listens from now on, inside the runtime.
 pub fn stop_on_signals(screen: Arc<Screen>) -> Result<Stop, CliError> {
     let listen = |kind| {
-        signal(kind).map_err(|error| CliError::new(ExitCode::Failed, format!("cannot listen for signals: {error}")))
+        signal(kind)
+            .map_err(|error| CliError::new(ExitCode::Failed, format!("cannot listen for signals: {error}")))
     };
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
     let (switch, stop) = stop_pair();

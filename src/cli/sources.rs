@@ -29,8 +29,10 @@ fn check_one(source: &Path) -> Result<(), String> {
         return Err("the name is empty".to_owned());
     }
     if source.as_os_str() == "-" {
-        return Err("standard input is not supported yet; write it to a file first (a file of that name is ./-)"
-            .to_owned());
+        return Err(
+            "standard input is not supported yet; write it to a file first (a file of that name is ./-)"
+                .to_owned(),
+        );
     }
     let metadata = fs::metadata(source).map_err(|error| error.to_string())?;
     if metadata.is_dir() {

@@ -94,7 +94,10 @@ impl SshKeywords {
             let Some((name, set)) = TABLE.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)) else {
                 let names: Vec<&str> = TABLE.iter().map(|(name, _)| *name).collect();
                 let key = printable(key.as_bytes());
-                return Err(CliError::usage(format!("-o {key} is not supported; known are {}", names.join(", "))));
+                return Err(CliError::usage(format!(
+                    "-o {key} is not supported; known are {}",
+                    names.join(", ")
+                )));
             };
             set(&mut keywords, value, account)
                 .map_err(|problem| CliError::usage(format!("-o {name}: {problem}")))?;

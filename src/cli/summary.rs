@@ -99,8 +99,15 @@ pub fn clean_line(host: &str, report: &CleanReport) -> String {
     if !report.removed_anything {
         return format!("{place}: nothing to clean");
     }
-    let owner = report.forced_owner.as_ref().map(|owner| format!(", which belonged to {}", printable(owner.as_bytes())));
-    format!("{place}: removed temp directory and lock, {} chunks{}", report.removed_chunks, owner.unwrap_or_default())
+    let owner = report
+        .forced_owner
+        .as_ref()
+        .map(|owner| format!(", which belonged to {}", printable(owner.as_bytes())));
+    format!(
+        "{place}: removed temp directory and lock, {} chunks{}",
+        report.removed_chunks,
+        owner.unwrap_or_default()
+    )
 }
 
 #[cfg(test)]

@@ -62,17 +62,14 @@ pub enum Command {
 
 /// The whole definition: clap's, with environment variables, examples and exit codes.
 pub fn command() -> clap::Command {
-    Cli::command()
-        .args_override_self(true)
-        .after_help(after_help(EXAMPLES))
-        .mut_subcommands(|command| {
-            let examples = examples_of(command.get_name());
-            command
-                .args_override_self(true)
-                .max_term_width(100)
-                .mut_args(settable_by_environment)
-                .after_help(after_help(examples))
-        })
+    Cli::command().args_override_self(true).after_help(after_help(EXAMPLES)).mut_subcommands(|command| {
+        let examples = examples_of(command.get_name());
+        command
+            .args_override_self(true)
+            .max_term_width(100)
+            .mut_args(settable_by_environment)
+            .after_help(after_help(examples))
+    })
 }
 
 fn after_help(examples: &str) -> String {

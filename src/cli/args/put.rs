@@ -9,8 +9,8 @@ use clap::{Args, ValueEnum};
 use super::connection::ConnectionArgs;
 use super::output::OutputArgs;
 use super::values::{
-    WAIT_FOREVER, parse_bwlimit, parse_chunk_size, parse_connections, parse_kilobits, parse_mode, parse_retries,
-    parse_stall_timeout, parse_user_id, parse_wait,
+    WAIT_FOREVER, parse_bwlimit, parse_chunk_size, parse_connections, parse_kilobits, parse_mode,
+    parse_retries, parse_stall_timeout, parse_user_id, parse_wait,
 };
 use crate::engine::options::{Connections, Wait};
 use crate::model::chunk::ChunkSize;

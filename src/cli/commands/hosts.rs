@@ -86,7 +86,9 @@ async fn ping_all(args: &HostsArgs, hosts: &[Host], account: &Account) -> Result
         };
         match next {
             Some(Ok(answer)) => answers.push(answer),
-            Some(Err(error)) => return Err(CliError::new(ExitCode::Failed, format!("a ping broke off: {error}"))),
+            Some(Err(error)) => {
+                return Err(CliError::new(ExitCode::Failed, format!("a ping broke off: {error}")));
+            }
             None => break,
         }
     }
