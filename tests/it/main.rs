@@ -5,6 +5,7 @@ mod conformance;
 mod container;
 mod demo;
 mod engine;
+mod exec;
 mod fake_server;
 mod harness;
 mod known_hosts;
