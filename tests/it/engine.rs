@@ -96,8 +96,7 @@ impl Bench {
             destination: target.as_os_str().as_encoded_bytes().to_vec(),
             into_directory: false,
         };
-        let outcome =
-            self.runtime.block_on(put(connector.clone(), job, options, recorder.clone(), stop));
+        let outcome = self.runtime.block_on(put(connector.clone(), job, options, recorder.clone(), stop));
         (outcome, recorder.text())
     }
 
@@ -154,7 +153,9 @@ fn files_of_every_size_arrive_whole_by_every_way() {
     let bench = Bench::new();
     for (way, connector) in connectors() {
         for merge in [MergeMethod::Auto, MergeMethod::Sftp, MergeMethod::Script] {
-            if merge == MergeMethod::Script && way.contains("shell") || way.contains("poor") && merge == MergeMethod::Script {
+            if merge == MergeMethod::Script && way.contains("shell")
+                || way.contains("poor") && merge == MergeMethod::Script
+            {
                 continue;
             }
             for size in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 7 * CHUNK + 12345] {
@@ -162,7 +163,8 @@ fn files_of_every_size_arrive_whole_by_every_way() {
                 let target = bench.path("target.bin");
                 let (outcome, notices) =
                     bench.put(&connector, &source, &target, PutOptions { merge, ..options() });
-                let report = outcome.unwrap_or_else(|failure| panic!("{way} {merge:?} {size}: {failure}\n{notices}"));
+                let report =
+                    outcome.unwrap_or_else(|failure| panic!("{way} {merge:?} {size}: {failure}\n{notices}"));
                 assert_eq!(report.status, PutStatus::Uploaded, "{way} {merge:?} {size}");
                 assert_eq!(report.chunks_sent, size.div_ceil(CHUNK), "{way} {merge:?} {size}");
                 assert_eq!(report.bytes_sent, size, "{way} {merge:?} {size}");
