@@ -1,5 +1,6 @@
 //! One binary for all integration tests, so that they are linked once.
 
+mod cli;
 mod connect;
 mod container;
 mod engine;
