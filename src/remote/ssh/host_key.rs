@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::known_hosts::{self, HostKey, KnownKey, Verdict};
-use super::options::{SshOptions, StrictHostKeyChecking};
+use super::options::{DEFAULT_PORT, SshOptions, StrictHostKeyChecking};
 use super::prompter::Prompter;
 use crate::model::escape::printable;
 use crate::remote::error::{RemoteError, RemoteErrorKind};
@@ -21,6 +21,7 @@ const MAX_KNOWN_HOSTS_BYTES: u64 = 64 * 1024 * 1024;
 pub struct HostTrust {
     host: String,
     name: String,
+    name_without_port: Option<String>,
     paths: Vec<PathBuf>,
     texts: Vec<Vec<u8>>,
     checking: StrictHostKeyChecking,
@@ -43,13 +44,18 @@ impl HostTrust {
             })?;
             texts.push(text);
         }
-        let name = match &options.host_key_alias {
-            Some(alias) => alias.to_ascii_lowercase(),
-            None => known_hosts::lookup_name(&options.address, options.port),
+        let (name, name_without_port) = match &options.host_key_alias {
+            Some(alias) => (alias.to_ascii_lowercase(), None),
+            None => (
+                known_hosts::lookup_name(&options.address, options.port),
+                (options.port != DEFAULT_PORT)
+                    .then(|| known_hosts::lookup_name(&options.address, DEFAULT_PORT)),
+            ),
         };
         Ok(HostTrust {
             host: options.host.clone(),
             name,
+            name_without_port,
             paths,
             texts,
             checking: options.strict_host_key_checking,
@@ -70,54 +76,48 @@ impl HostTrust {
     pub fn check(&self, key: &HostKey, prompter: &dyn Prompter) -> Result<(), RemoteError> {
         let host = &self.host;
         let (key_type, fingerprint) = (key.key_type(), key.fingerprint());
-        let others = match known_hosts::judge(&self.texts, &self.name, key) {
+        let mut verdict = known_hosts::judge(&self.texts, &self.name, key);
+        if let (Verdict::Unknown, Some(name)) = (&verdict, &self.name_without_port) {
+            // As ssh has it: a key known for the host holds for its other ports too, while
+            // another key says nothing about them.
+            match known_hosts::judge(&self.texts, name, key) {
+                without_port @ (Verdict::Trusted | Verdict::Revoked(_)) => verdict = without_port,
+                Verdict::Changed(_) | Verdict::OtherTypes(_) | Verdict::Unknown => {}
+            }
+        }
+        match verdict {
             Verdict::Trusted => return Ok(()),
             Verdict::Revoked(by) => {
                 return Err(refused(format!(
-                    "{host}: the host key {key_type} {fingerprint} is revoked by {}; do not connect \
-                     until the host has another key",
+                    "{host}: the host key {key_type} {fingerprint} is revoked by {}; do not connect until \
+                     the host has another key",
                     self.place(&by)
                 )));
             }
-            Verdict::Changed(known) => {
+            Verdict::Changed(known) | Verdict::OtherTypes(known) => {
                 return Err(refused(format!(
                     "{host}: the host key has changed: the server shows {key_type} {fingerprint}, known is \
-                     {} ({}); somebody may be between you and the host. If the change is genuine, remove \
+                     {} {} ({}); somebody may be between you and the host. If the change is genuine, remove \
                      the old key with: ssh-keygen -R '{}' -f {}",
+                    printable(known.key.key_type().as_bytes()),
                     known.key.fingerprint(),
                     self.place(&known),
                     printable(self.name.as_bytes()),
                     self.paths.get(known.file).map(|path| show(path)).unwrap_or_default(),
                 )));
             }
-            Verdict::OtherTypes(known) => known,
-            Verdict::Unknown => Vec::new(),
-        };
-        let known = others.first().map(|known| {
-            format!(
-                "the server shows {key_type} {fingerprint}, but known is {} {} ({})",
-                printable(known.key.key_type().as_bytes()),
-                known.key.fingerprint(),
-                self.place(known)
-            )
-        });
-        match (self.checking, known) {
-            (StrictHostKeyChecking::AcceptNew, None) => {}
-            (StrictHostKeyChecking::Ask, known) if !self.batch_mode => {
-                if let Some(known) = known {
-                    prompter.tell(&format!("{host}: {known}"));
-                }
+            Verdict::Unknown => {}
+        }
+        match self.checking {
+            StrictHostKeyChecking::AcceptNew => {}
+            StrictHostKeyChecking::Ask if !self.batch_mode => {
                 if !prompter.accept_host_key(host, &fingerprint, key_type) {
                     return Err(self.unknown(key, "nobody accepted it"));
                 }
             }
-            (_, Some(known)) => {
-                return Err(refused(format!(
-                    "{host}: {known}; a server that loses its known keys is not trusted without asking. Add \
-                     the new key to known_hosts once you have checked it"
-                )));
+            StrictHostKeyChecking::Yes | StrictHostKeyChecking::Ask => {
+                return Err(self.unknown(key, "only known keys are trusted"));
             }
-            (_, None) => return Err(self.unknown(key, "only known keys are trusted")),
         }
         self.remember(key, prompter);
         Ok(())

@@ -8,6 +8,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
+use super::options::DEFAULT_PORT;
+
 const HASH_MAGIC: &[u8] = b"|1|";
 
 /// A public key as it travels: its type is the first string of the blob.
@@ -63,9 +65,10 @@ pub enum Verdict {
     Revoked(KnownKey),
     /// Only another key of the same type is known.
     Changed(KnownKey),
-    /// Keys of other types are known, none of this one. ssh asks a server for the types
-    /// it knows first, so a server that shows this one does not have them any more.
-    OtherTypes(Vec<KnownKey>),
+    /// Keys of other types are known, none of this one; the first of them. A server is
+    /// asked for the types that are known, so one that shows another has lost them, and
+    /// ssh calls that changed.
+    OtherTypes(KnownKey),
     /// The host is in no file.
     Unknown,
 }
@@ -90,7 +93,10 @@ pub fn judge(files: &[impl AsRef<[u8]>], name: &str, key: &HostKey) -> Verdict {
     if let Some(other) = known.iter().find(|known| known.key.key_type() == key.key_type()) {
         return Verdict::Changed(other.clone());
     }
-    if known.is_empty() { Verdict::Unknown } else { Verdict::OtherTypes(known) }
+    match known.into_iter().next() {
+        None => Verdict::Unknown,
+        Some(first) => Verdict::OtherTypes(first),
+    }
 }
 
 /// The types of the keys that are known for `name`, without those that are revoked, each
@@ -110,7 +116,7 @@ pub fn known_types(files: &[impl AsRef<[u8]>], name: &str) -> Vec<String> {
 /// regard to case.
 pub fn lookup_name(address: &str, port: u16) -> String {
     let address = address.to_ascii_lowercase();
-    if port == super::options::DEFAULT_PORT { address } else { format!("[{address}]:{port}") }
+    if port == DEFAULT_PORT { address } else { format!("[{address}]:{port}") }
 }
 
 /// The line, with its end, that ssh writes for a new key. With `salt` the name is hashed.
@@ -251,4 +257,194 @@ fn pattern_matches(pattern: &[u8], name: &[u8]) -> bool {
         }
     }
     pattern[p..].iter().all(|byte| *byte == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(key_type: &str, body: &[u8]) -> HostKey {
+        let mut blob = (key_type.len() as u32).to_be_bytes().to_vec();
+        blob.extend_from_slice(key_type.as_bytes());
+        blob.extend_from_slice(body);
+        HostKey::from_blob(blob).unwrap()
+    }
+
+    fn shown() -> HostKey {
+        key("ssh-ed25519", b"the key that the server shows")
+    }
+
+    /// `{K}` is the key that is shown, `{O}` another of its type, `{R}` one of another
+    /// type, `{B}` the shown key's base64 alone, `{H}` the hashed name `web`.
+    fn fill(text: &str) -> String {
+        let line = |key: &HostKey| format!("{} {}", key.key_type(), key.base64());
+        let hashed = new_line("web", &shown(), Some([7; 20])).unwrap();
+        text.replace("{K}", &line(&shown()))
+            .replace("{O}", &line(&key("ssh-ed25519", b"another")))
+            .replace("{R}", &line(&key("ssh-rsa", b"rsa")))
+            .replace("{B}", &shown().base64())
+            .replace("{H}", hashed.split(' ').next().unwrap())
+    }
+
+    fn verdict(text: &str, name: &str) -> &'static str {
+        match judge(&[fill(text)], name, &shown()) {
+            Verdict::Trusted => "trusted",
+            Verdict::Revoked(_) => "revoked",
+            Verdict::Changed(_) => "changed",
+            Verdict::OtherTypes(_) => "other",
+            Verdict::Unknown => "unknown",
+        }
+    }
+
+    #[test]
+    fn verdicts() {
+        for (text, name, expected) in [
+            ("", "web", "unknown"),
+            ("web {K}", "web", "trusted"),
+            ("web {K}\n", "web", "trusted"),
+            ("web {K}\r\n", "web", "trusted"),
+            ("web {K} a comment", "web", "trusted"),
+            ("web {K}\ta comment", "web", "trusted"),
+            (" \t web\t{K}", "web", "trusted"),
+            ("\n\n# web {O}\nweb {K}", "web", "trusted"),
+            ("#web {K}", "web", "unknown"),
+            ("  # web {K}", "web", "unknown"),
+            ("WEB {K}", "web", "trusted"),
+            ("web {K}", "WEB", "trusted"),
+            ("db {K}", "web", "unknown"),
+            ("web2 {K}", "web", "unknown"),
+            ("we {K}", "web", "unknown"),
+            ("db,web {K}", "web", "trusted"),
+            ("db,web,10.0.0.1 {K}", "10.0.0.1", "trusted"),
+            ("db, web {K}", "web", "unknown"),
+            ("[web]:2222 {K}", "[web]:2222", "trusted"),
+            ("[web]:2222 {K}", "web", "unknown"),
+            ("web {K}", "[web]:2222", "unknown"),
+            ("[::1]:2222 {K}", "[::1]:2222", "trusted"),
+            ("* {K}", "web", "trusted"),
+            ("*.org {K}", "web.example.org", "trusted"),
+            ("*.org {K}", "org", "unknown"),
+            ("w?b {K}", "web", "trusted"),
+            ("w? {K}", "web", "unknown"),
+            ("w*b*e {K}", "webbe", "trusted"),
+            ("**** {K}", "web", "trusted"),
+            ("[*]:2222 {K}", "[web]:2222", "trusted"),
+            ("*,!web {K}", "web", "unknown"),
+            ("!web,* {K}", "web", "unknown"),
+            ("!w*,web {K}", "web", "unknown"),
+            ("!db,* {K}", "web", "trusted"),
+            ("!db {K}", "web", "unknown"),
+            ("*,!web {K}\nweb {K}", "web", "trusted"),
+            ("{H} {K}", "web", "trusted"),
+            ("{H} {K}", "WEB", "trusted"),
+            ("{H} {K}", "db", "unknown"),
+            ("{H} {O}", "web", "changed"),
+            ("{H},db {K}", "db", "unknown"),
+            ("db,{H} {K}", "web", "unknown"),
+            ("|1|broken {K}", "web", "unknown"),
+            ("|1|AAAA|AAAA {K}", "web", "unknown"),
+            ("|1|| {K}", "web", "unknown"),
+            ("|2|AAAA|AAAA {K}", "web", "unknown"),
+            ("web {O}", "web", "changed"),
+            ("web {O}\nweb {K}", "web", "trusted"),
+            ("web {K}\nweb {O}", "web", "trusted"),
+            ("web {R}", "web", "other"),
+            ("web {R}\nweb {K}", "web", "trusted"),
+            ("web {R}\nweb {O}", "web", "changed"),
+            ("@revoked * {K}\nweb {K}", "web", "revoked"),
+            ("web {K}\n@revoked web {K}", "web", "revoked"),
+            ("web {K}\n@revoked\tweb\t{K}", "web", "revoked"),
+            ("web {K}\n@revoked {H} {K}", "web", "revoked"),
+            ("@revoked * {K}", "web", "revoked"),
+            ("@revoked db {K}\nweb {K}", "web", "trusted"),
+            ("@revoked *,!web {K}\nweb {K}", "web", "trusted"),
+            ("@revoked * {O}\nweb {K}", "web", "trusted"),
+            ("@revoked * {O}", "web", "unknown"),
+            ("@revoked * ssh-rsa {B}\nweb {K}", "web", "revoked"),
+            ("@cert-authority * {K}", "web", "unknown"),
+            ("@cert-authority * {O}", "web", "unknown"),
+            ("@cert-authority * {O}\nweb {K}", "web", "trusted"),
+            ("@unheard-of web {K}", "web", "unknown"),
+            ("@ web {K}", "web", "unknown"),
+            ("web", "web", "unknown"),
+            ("web ssh-ed25519", "web", "unknown"),
+            ("web {B}", "web", "unknown"),
+            ("web ssh-rsa {B}", "web", "unknown"),
+            ("web ssh-ed25519 {B}x", "web", "unknown"),
+            ("web ssh-ed25519 not*base64", "web", "unknown"),
+            ("web 1024 35 123456789", "web", "unknown"),
+            ("web {K}\0 junk", "web", "trusted"),
+            ("web\0 {K}", "web", "unknown"),
+            ("web {K", "web", "unknown"),
+        ] {
+            assert_eq!(verdict(text, name), expected, "{text:?} for {name}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_do_no_harm() {
+        let mut file = b"\xff\xfe web\n".to_vec();
+        file.extend_from_slice(fill("web {K} \n").as_bytes());
+        file.extend_from_slice(b"web ssh-ed25519 \xff\n");
+        assert_eq!(judge(&[file], "web", &shown()), Verdict::Trusted);
+    }
+
+    #[test]
+    fn the_place_of_what_speaks_against_a_key_is_told() {
+        let files = [fill("# nothing\n"), fill("db {K}\n\nweb {O}\n")];
+        let Verdict::Changed(known) = judge(&files, "web", &shown()) else { panic!("not changed") };
+        assert_eq!((known.file, known.line), (1, 3));
+        assert_eq!(known.key, key("ssh-ed25519", b"another"));
+    }
+
+    #[test]
+    fn trust_may_stand_in_any_file_and_so_may_revocation() {
+        assert_eq!(judge(&[fill("web {O}"), fill("web {K}")], "web", &shown()), Verdict::Trusted);
+        let files = [fill("web {K}"), fill("@revoked * {K}")];
+        assert!(matches!(judge(&files, "web", &shown()), Verdict::Revoked(_)));
+    }
+
+    #[test]
+    fn known_types_are_those_of_the_host() {
+        let file = fill("db {K}\nweb {R}\nweb {O}\nweb {R}\n@cert-authority web {K}\nweb ssh-dss {B}\n");
+        assert_eq!(known_types(&[file], "web"), ["ssh-rsa", "ssh-ed25519"]);
+    }
+
+    #[test]
+    fn what_is_written_is_what_is_trusted() {
+        for name in ["web", "[web]:2222", "fe80::1", "[::1]:22022", "h\u{fc}te.example"] {
+            for salt in [None, Some([9; 20])] {
+                let line = new_line(name, &shown(), salt).unwrap();
+                assert!(line.ends_with('\n') && line.lines().count() == 1);
+                assert_eq!(line.contains(name), salt.is_none(), "{line}");
+                assert_eq!(judge(&[line], name, &shown()), Verdict::Trusted, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_that_would_mean_something_else_are_not_written() {
+        for name in
+            ["", "a b", "a\tb", "a\nb", "a,b", "*", "a?", "!a", "|1|x", "#a", "@revoked", "a\0b", "a\u{a0}b"]
+        {
+            assert_eq!(new_line(name, &shown(), None), None, "{name:?}");
+            assert_eq!(new_line(name, &shown(), Some([1; 20])), None, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn stars_without_end_cost_little() {
+        let name = "a".repeat(200);
+        let text = format!("{}b {{K}}", "a*".repeat(2000));
+        assert_eq!(verdict(&text, &name), "unknown");
+    }
+
+    #[test]
+    fn blobs_that_lie_about_their_length_are_no_keys() {
+        for blob in
+            [&b""[..], b"\0\0\0", b"\0\0\0\0", b"\xff\xff\xff\xffabc", b"\0\0\0\x04abc", b"\0\0\0\x02a\n"]
+        {
+            assert_eq!(HostKey::from_blob(blob), None, "{blob:?}");
+        }
+    }
 }
