@@ -152,8 +152,8 @@ impl Names {
         RunNames { directory: self.temp.join(format!("run.{run}")) }
     }
 
-    /// Where the private directory of another run goes when `run` has won the lock; `k`
-    /// is never used twice.
+    /// Where the private directory of another run goes when `run` has won the lock, by way
+    /// of [`RunNames::being_fenced`]; `k` is never used twice.
     pub fn fenced(&self, run: RunId, k: u64) -> RemotePath {
         self.temp.join(format!("fenced.{run}.{k}"))
     }
@@ -208,6 +208,17 @@ impl RunNames {
     /// Where a lock that is taken over or released is moved; `k` is never used twice.
     pub fn taken_lock(&self, k: u64) -> RemotePath {
         self.directory.join(format!("taken.{k}"))
+    }
+
+    /// Another run's private directory on its way to [`Names::fenced`]: through here it can
+    /// only go while this run itself is not fenced. `k` is never used twice.
+    pub fn being_fenced(&self, k: u64) -> RemotePath {
+        self.directory.join(format!("fenced.{k}"))
+    }
+
+    /// Whether a name in a private directory is one of [`RunNames::being_fenced`].
+    pub fn is_being_fenced(name: &[u8]) -> bool {
+        name.strip_prefix(b"fenced.").is_some_and(|k| !k.is_empty() && k.iter().all(u8::is_ascii_digit))
     }
 
     /// An empty file that receipts are hard links to.

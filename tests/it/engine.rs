@@ -11,7 +11,7 @@ use haul::engine::options::{
     Connections, IfExists, LockOptions, MergeMethod, PutOptions, RetryOptions, VerifyMethod, Wait,
 };
 use haul::engine::put::{PutJob, put};
-use haul::engine::report::{MergedBy, PutReport, PutStatus, TargetState, VerifiedBy};
+use haul::engine::report::{PutReport, PutStatus};
 use haul::engine::stop::stop_pair;
 use haul::model::chunk::ChunkSize;
 use haul::model::names::UserId;

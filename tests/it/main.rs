@@ -1,12 +1,15 @@
-//! One binary for all integration tests, so that they are linked once.
+//! The integration tests, one binary: real servers, real shells, the real program.
+#![forbid(unsafe_code)]
 
-mod connect;
+mod conformance;
 mod container;
 mod demo;
 mod engine;
+mod fake_server;
 mod harness;
 mod known_hosts;
 mod layers;
+mod local_commands;
 mod lock;
 mod loopback;
 mod scripts;

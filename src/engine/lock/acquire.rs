@@ -145,26 +145,16 @@ impl Acquirer {
             self.notice(Level::Warning, format!("going on without a lock beside the lock of {who}"));
         }
         self.attempted = true;
-        for _ in 0..MAKE_TRIES {
-            if self.make_directories(files).await? {
-                self.made = true;
-                self.kind = LockKind::Without;
-                return Ok(self.held());
-            }
-        }
-        Err(self.failed("the temp directory vanishes again and again"))
+        self.make_directories(files).await?;
+        self.made = true;
+        self.kind = LockKind::Without;
+        Ok(self.held())
     }
 
     /// Makes everything private to this run; false when another run fenced it meanwhile.
     async fn make(&mut self, files: &dyn Files) -> Result<bool, Failure> {
         self.attempted = true;
-        let mut tries = 0;
-        while !self.make_directories(files).await? {
-            tries += 1;
-            if tries == MAKE_TRIES {
-                return Err(self.failed("the temp directory vanishes again and again"));
-            }
-        }
+        self.make_directories(files).await?;
         let text = self.info.to_text();
         match small_file::write_new(files, &self.private().lock(), &text, LOCK_MODE).await {
             Err(error) if error.is_not_found() => return Ok(false),
@@ -195,9 +185,22 @@ impl Acquirer {
         }
     }
 
-    /// Makes the temp directory where it is missing, and this run's directory in it; false
-    /// when the temp directory vanished between, being empty.
-    async fn make_directories(&self, files: &dyn Files) -> Result<bool, Failure> {
+    /// Makes the temp directory where it is missing, and this run's directory in it. Others
+    /// remove the temp directory when it is empty, so it may vanish in between.
+    async fn make_directories(&self, files: &dyn Files) -> Result<(), Failure> {
+        for _ in 1..MAKE_TRIES {
+            if self.try_to_make_directories(files).await?.is_none() {
+                return Ok(());
+            }
+        }
+        match self.try_to_make_directories(files).await? {
+            None => Ok(()),
+            Some(error) => Err(self.remote(&error)),
+        }
+    }
+
+    /// Gives what failed where another try may do better.
+    async fn try_to_make_directories(&self, files: &dyn Files) -> Result<Option<RemoteError>, Failure> {
         let names = &self.context.names;
         if let Err(error) = files.make_directory(names.temp(), DIRECTORY_MODE).await {
             match files.lstat(names.temp()).await {
@@ -205,28 +208,25 @@ impl Acquirer {
                 Ok(attributes) if attributes.kind == FileKind::Unknown => {}
                 Ok(_) => return Err(self.bad_temp("is no directory")),
                 Err(again) if again.is_link() => return Err(self.remote(&again)),
-                Err(again) if again.is_not_found() && is_exists_or_bare(&error) => {
-                    // Another run's was there and has just been removed, or a cause that
-                    // the server does not tell: the next try shows which.
-                    files
-                        .make_directory(names.temp(), DIRECTORY_MODE)
-                        .await
-                        .map_err(|error| self.remote(&error))?;
-                }
+                // Another run's was there and has just been removed, or a cause that the
+                // server does not tell: the next try shows which.
+                Err(again) if again.is_not_found() && is_exists_or_bare(&error) => return Ok(Some(error)),
                 Err(_) => return Err(self.remote(&error)),
             }
         }
         match files.make_directory(self.private().directory(), DIRECTORY_MODE).await {
             Ok(()) => {}
-            Err(error) if error.is_not_found() => return Ok(false),
+            Err(error) if error.is_not_found() => return Ok(Some(error)),
             Err(error) => return Err(self.remote(&error)),
         }
         let private = self.private();
         let (temp, run) = tokio::join!(files.lstat(names.temp()), files.lstat(private.directory()));
         let temp = temp.map_err(|error| self.remote(&error))?;
         match run {
-            Ok(run) => self.check_temp(files, temp, run).await.map(|()| true),
-            Err(error) if error.is_not_found() => Ok(false),
+            Ok(run) => self.check_temp(files, temp, run).await.map(|()| None),
+            // Fenced already: what is made in it next will not find it, and that name is not
+            // made a second time.
+            Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(self.remote(&error)),
         }
     }

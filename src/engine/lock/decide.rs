@@ -121,6 +121,12 @@ impl Acquirer {
         if info.user != self.context.names.user().as_str() {
             return Ok(Ok(Life::Alive));
         }
+        // Whoever holds a lock has a private directory; one that was fenced has none.
+        match files.lstat(self.context.names.run(info.run).directory()).await {
+            Err(error) if error.is_not_found() => return Ok(Err(Ground::Gone)),
+            Err(error) if error.is_link() => return Err(self.remote(&error)),
+            Ok(_) | Err(_) => {}
+        }
         Ok(match lock_file::judge(info, &self.context.here, holder::process_state) {
             Verdict::DeadAtOnce => Err(Ground::Gone),
             Verdict::AliveHere => Ok(Life::Alive),

@@ -1,15 +1,22 @@
 //! Fencing: nothing that an older run still asks for by name is there any more.
+//!
+//! A directory goes through the winner's own one, and only then to its place. So a run that
+//! was deposed itself cannot fence any more, however late its renames arrive: where two
+//! runs believe that they have won, the first of the two renames decides, and the other
+//! finds its own directory gone.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::time::sleep;
 
 use super::held::Held;
 use super::small_file::move_to_unused;
-use super::times::{FENCE_TRIES, TEMP_ENTRIES_MAX};
+use super::times::{FENCE_TRIES, FENCED_AT_ONCE_MAX, RUN_ENTRIES_MAX, TEMP_ENTRIES_MAX};
 use crate::engine::failure::{Failure, FailureKind, Phase};
 use crate::engine::monitor::{Level, Monitor, Notice};
 use crate::model::names::{Entry, Names, RunNames};
+use crate::model::remote_path::RemotePath;
 use crate::remote::files::FileKind;
 use crate::remote::{Files, RemoteError, RemoteErrorKind};
 
@@ -25,10 +32,12 @@ pub struct FencedDir {
 /// from another user, that user's runs are fenced as well, which is a warning where it
 /// cannot be done, and stay theirs.
 ///
-/// One pass without an error is enough: any run that ever held the lock made its directory
-/// before this run won, so it is in the listing. Where there was anything to fence the lock
+/// Any run that ever held the lock made its directory before this run won, so it is in the
+/// first listing; what such a run fenced itself until it was fenced is in the second.
+/// Where there was anything to fence the lock
 /// is looked at once more, as a run that took over the same dead lock may have moved this
-/// one before its directory was taken from it; from here on none can.
+/// one before its directory was taken from it, and a third may have linked its own then.
+/// From here on none can.
 ///
 /// `Locked` when the lock was lost; `Storage` or `Failed` when the server will not rename a
 /// directory; `Link` when the link died (call again).
@@ -82,8 +91,14 @@ async fn fence_temp(
     let mine = format!("fenced.{}.", held.run);
     let mut tries = 0;
     let mut contested = false;
+    if held.fencing_began.swap(true, Ordering::Relaxed) {
+        // An earlier call may have been cut off half way.
+        let half_way = nested(files, held.private.directory()).await.map_err(|error| failed(&error))?;
+        finish_fencing(files, held, names, half_way).await.map_err(|error| failed(&error))?;
+    }
     loop {
         let mut fenced = Vec::new();
+        let mut moved_any = false;
         let mut refused = None;
         for entry in files.list(names.temp(), TEMP_ENTRIES_MAX).await.map_err(|error| failed(&error))? {
             let from = match names.entry(&entry.name) {
@@ -96,20 +111,32 @@ async fn fence_temp(
                 fenced.push(FencedDir { names: RunNames::in_directory(from) });
                 continue;
             }
-            let to = names.fenced(held.run, held.next_number());
-            match move_to_unused(files, &from, &to).await {
-                Ok(()) => fenced.push(FencedDir { names: RunNames::in_directory(to) }),
-                // Its run gave up meanwhile and removed it.
+            let inside = held.private.being_fenced(held.next_number());
+            let moved = match move_to_unused(files, &from, &inside).await {
+                Ok(()) => finish_fencing(files, held, names, vec![inside]).await,
+                Err(error) => Err(error),
+            };
+            match moved {
+                Ok(moved) => {
+                    moved_any = true;
+                    fenced.extend(moved);
+                }
+                // Its run gave up meanwhile and removed it, or this run is fenced itself,
+                // which the look at the end will show.
                 Err(error) if error.is_not_found() => {}
                 Err(error) if error.is_link() => return Err(failed(&error)),
                 Err(error) => refused = Some(error),
             }
         }
+        tries += 1;
         let Some(error) = refused else {
+            if moved_any && tries < FENCE_TRIES {
+                continue;
+            }
+            // Those who only want the lock may come and go for ever.
             return Ok((fenced, contested));
         };
-        tries += 1;
-        if tries == FENCE_TRIES || error.kind == RemoteErrorKind::PermissionDenied {
+        if tries >= FENCE_TRIES || error.kind == RemoteErrorKind::PermissionDenied {
             return Err(failed(&error).next_step(
                 "an earlier run's files cannot be moved: let its connection end, then try again",
             ));
@@ -118,4 +145,42 @@ async fn fence_temp(
         // session will end.
         sleep(held.times.fence_pause).await;
     }
+}
+
+/// The second half: out of this run's directory to where fenced directories stand. What a
+/// run that died between the halves had in its own directory is brought out first, so that
+/// every fenced directory stands in the temp directory.
+async fn finish_fencing(
+    files: &dyn Files,
+    held: &Held,
+    names: &Names,
+    mut inside: Vec<RemotePath>,
+) -> Result<Vec<FencedDir>, RemoteError> {
+    let mut seen = 0;
+    while let Some(directory) = inside.get(seen) {
+        for from in nested(files, directory).await? {
+            if inside.len() == FENCED_AT_ONCE_MAX {
+                let text = format!("{}: too many directories of older runs in it", names.temp());
+                return Err(RemoteError::new(RemoteErrorKind::Protocol, text));
+            }
+            let to = held.private.being_fenced(held.next_number());
+            move_to_unused(files, &from, &to).await?;
+            inside.push(to);
+        }
+        seen += 1;
+    }
+    let mut fenced = Vec::new();
+    for from in inside {
+        let to = names.fenced(held.run, held.next_number());
+        move_to_unused(files, &from, &to).await?;
+        fenced.push(FencedDir { names: RunNames::in_directory(to) });
+    }
+    Ok(fenced)
+}
+
+/// Directories on their way through a run's private directory.
+async fn nested(files: &dyn Files, directory: &RemotePath) -> Result<Vec<RemotePath>, RemoteError> {
+    let entries = files.list(directory, RUN_ENTRIES_MAX).await?;
+    let names = entries.into_iter().map(|entry| entry.name);
+    Ok(names.filter(|name| RunNames::is_being_fenced(name)).map(|name| directory.join(name)).collect())
 }

@@ -42,6 +42,8 @@ pub struct Held {
     pub(super) deposed: Option<UserId>,
     /// Numbers for names that are never used twice.
     pub(super) number: AtomicU64,
+    /// A fence may have been cut off half way.
+    pub(super) fencing_began: AtomicBool,
     /// Set once and for good: there is nothing to give back any more.
     pub(super) lost: AtomicBool,
     /// When the last acknowledged beat was sent, by a clock that counts suspend.
@@ -122,6 +124,11 @@ impl Held {
                         self.lost_to(FENCED)
                     });
                 }
+                Ok((LockContent::Whole(info), _))
+                    if private_stands && self.outlived(files, &info).await? =>
+                {
+                    self.take_back(files, info.run).await?;
+                }
                 Ok((content, _)) => return Ok(self.lost_to(describe(&content))),
                 // This run's own lock is readable to its own account.
                 Err(error) if error.kind == RemoteErrorKind::PermissionDenied => {
@@ -133,6 +140,42 @@ impl Held {
             }
         }
         Err(RemoteError::new(RemoteErrorKind::Failure, "the lock vanishes again and again"))
+    }
+
+    /// Whether the holder that `<target>:lock` names is a run of the same user whose private
+    /// directory is gone while this run's stands: it was fenced, by this run or by one that
+    /// came no further, and can do nothing any more. It had got the lock when a late move
+    /// by a third run left the name free.
+    async fn outlived(&self, files: &dyn Files, info: &LockInfo) -> Result<bool, RemoteError> {
+        if info.user != self.names.user().as_str() {
+            return Ok(false);
+        }
+        match files.lstat(self.names.run(info.run).directory()).await {
+            Err(error) if error.is_not_found() => Ok(true),
+            Err(error) => Err(error),
+            Ok(_) => Ok(false),
+        }
+    }
+
+    /// Moves the lock of `run`, which was outlived, out of the way. If it was another's by
+    /// then, its owner links it again, or the next look says so.
+    async fn take_back(&self, files: &dyn Files, run: RunId) -> Result<(), RemoteError> {
+        let aside = self.private.taken_lock(self.next_number());
+        match small_file::move_to_unused(files, self.names.lock(), &aside).await {
+            Err(error) if error.is_link() => return Err(error),
+            Err(_) => return Ok(()),
+            Ok(()) => {}
+        }
+        let moved = match read_content(files, &aside).await {
+            Ok((moved, _)) => is_of(&moved, run) || is_of(&moved, self.run),
+            Err(error) if error.is_not_found() => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        files.remove(&aside).await?;
+        if !moved {
+            tokio::time::sleep(self.times.step_back).await;
+        }
+        Ok(())
     }
 
     fn lost_to(&self, by: impl Into<String>) -> Standing {

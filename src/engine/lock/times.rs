@@ -42,11 +42,13 @@ pub const ACQUIRE_TRIES: u32 = 64;
 /// How often a link that failed without a lock in its way is tried.
 pub const UNEXPLAINED_TRIES: u32 = 4;
 /// How often making the directories is tried while others remove them, being empty.
-pub const MAKE_TRIES: u32 = 16;
+pub const MAKE_TRIES: u32 = 8;
 /// How often a lock that vanished after it was linked is linked again at once.
 pub const RELINK_TRIES: u32 = 4;
 /// How often fencing goes through the temp directory.
 pub const FENCE_TRIES: u32 = 6;
+/// Most directories that one older run may bring along; each crash while fencing nests one.
+pub const FENCED_AT_ONCE_MAX: usize = 1000;
 /// Most names in a temp directory; past that it is no temp directory of haul's.
 pub const TEMP_ENTRIES_MAX: usize = 1_000_000;
 /// Most names in a run's private directory that this module reads.

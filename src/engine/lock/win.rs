@@ -173,7 +173,11 @@ impl Acquirer {
             }
             return Ok(None);
         };
-        beaten.and(closed).map_err(|error| self.remote(&error))?;
+        match beaten.and(closed) {
+            // It vanished before the beat and has been put back since.
+            Err(error) if held.kind != LockKind::Linked && !error.is_link() => return Ok(None),
+            outcome => outcome.map_err(|error| self.remote(&error))?,
+        }
         if held.kind == LockKind::Linked && beat == 0 {
             // Its link makes copies: beats have to go to the copy.
             held.kind = LockKind::Copied;
@@ -193,6 +197,7 @@ impl Acquirer {
             times: self.context.times.clone(),
             deposed: self.deposed.clone(),
             number: AtomicU64::new(self.number + 1),
+            fencing_began: AtomicBool::new(false),
             lost: AtomicBool::new(false),
             beat_sent: Mutex::new(Duration::ZERO),
         }

@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::codec::{self, MAX_HANDLE_BYTES, MAX_PATH_BYTES, Name, Reply, Status};
+use super::codec::{self, MAX_HANDLE_BYTES, MAX_PATH_BYTES, Reply, Status};
+use super::listing::{Listing, OpenDirectory};
 use super::request::Request;
 use super::session::{Answer, Requests, Session};
 use super::status;
@@ -18,12 +19,6 @@ use crate::remote::files::{
     Attributes, DirectoryEntry, Features, Files, Handle, OpenMode, PendingWrite, SetAttributes, Space,
 };
 
-/// The longest name that a listing may hold; file systems end at 255 characters.
-const MAX_NAME_BYTES: usize = 1024;
-/// All names of one listing together.
-const MAX_LISTING_BYTES: usize = 32 * 1024 * 1024;
-/// Replies to READDIR in a row that may bring nothing new.
-const MAX_EMPTY_READS: usize = 16;
 /// ST_RDONLY in what statvfs answers.
 const READ_ONLY: u64 = 1;
 
@@ -64,21 +59,6 @@ impl fmt::Display for Object<'_> {
                 Some(path) => write!(f, "{path:?}"),
                 None => f.write_str("a closed file"),
             },
-        }
-    }
-}
-
-/// An open directory, closed when it drops.
-struct OpenDirectory<'a> {
-    handle: Bytes,
-    requests: &'a Requests,
-    closed: bool,
-}
-
-impl Drop for OpenDirectory<'_> {
-    fn drop(&mut self) {
-        if !self.closed {
-            self.requests.close_later(self.handle.clone());
         }
     }
 }
@@ -227,43 +207,6 @@ fn check_handle(operation: &str, handle: &Handle) -> Result<(), RemoteError> {
     Err(RemoteError::new(RemoteErrorKind::BadRequest, format!("{operation}: no handle of this session")))
 }
 
-/// What a listing has gathered so far, and its bounds.
-struct Listing<'a> {
-    path: &'a RemotePath,
-    limit: usize,
-    entries: Vec<DirectoryEntry>,
-    name_bytes: usize,
-    empty_reads: usize,
-}
-
-impl Listing<'_> {
-    fn add(&mut self, names: Vec<Name>) -> Result<(), RemoteError> {
-        let before = self.entries.len();
-        for Name { name, attributes } in names {
-            if name == b"." || name == b".." {
-                continue;
-            }
-            self.name_bytes += name.len();
-            if name.len() > MAX_NAME_BYTES || self.name_bytes > MAX_LISTING_BYTES {
-                return Err(self.too_much("its names are longer than any file system's"));
-            }
-            if self.entries.len() == self.limit {
-                return Err(self.too_much(&format!("it holds more than {} names", self.limit)));
-            }
-            self.entries.push(DirectoryEntry { name, attributes });
-        }
-        self.empty_reads = if self.entries.len() > before { 0 } else { self.empty_reads + 1 };
-        if self.empty_reads > MAX_EMPTY_READS {
-            return Err(self.too_much("it does not end"));
-        }
-        Ok(())
-    }
-
-    fn too_much(&self, why: &str) -> RemoteError {
-        RemoteError::new(RemoteErrorKind::Protocol, format!("list {:?}: {why}", self.path))
-    }
-}
-
 #[async_trait]
 impl Files for SftpClient {
     fn features(&self) -> &Features {
@@ -290,7 +233,7 @@ impl Files for SftpClient {
         let request = Request::OpenDirectory { path: path.as_bytes() };
         let handle = self.ask_handle("list", path, request).await?;
         let mut directory = OpenDirectory { handle, requests: self.requests(), closed: false };
-        let mut listing = Listing { path, limit, entries: Vec::new(), name_bytes: 0, empty_reads: 0 };
+        let mut listing = Listing::new(path, limit);
         loop {
             let request = Request::ReadDirectory { handle: &directory.handle };
             match self.ask("list", Object::Path(path), request).await? {
@@ -304,7 +247,7 @@ impl Files for SftpClient {
         let sent = self.requests().submit(close, Bytes::new()).await;
         directory.closed = true;
         sent.map_err(|reason| about("list", &Object::Path(path), &reason))?;
-        Ok(listing.entries)
+        Ok(listing.into_entries())
     }
 
     async fn open(&self, path: &RemotePath, how: OpenMode, mode: Option<u32>) -> Result<Handle, RemoteError> {

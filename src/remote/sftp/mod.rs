@@ -12,6 +12,7 @@
 pub mod client;
 pub mod codec;
 mod handshake;
+mod listing;
 pub mod request;
 mod session;
 pub mod sink;

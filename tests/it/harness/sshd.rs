@@ -461,6 +461,18 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// Whether an sshd of this account can give out terminals: without root it cannot hand
+/// them to the group tty, so devpts has to have done that. In CI it must.
+pub fn terminals_work() -> bool {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let work = is_root() || mounts.lines().any(|line| line.starts_with("devpts ") && line.contains("gid=5"));
+    if !work {
+        assert!(std::env::var_os("CI").is_none(), "this test needs root, or devpts mounted with gid=5");
+        eprintln!("NOT TESTED: a terminal needs root, or devpts mounted with gid=5");
+    }
+    work
+}
+
 pub fn current_user() -> String {
     let output = Command::new("id").arg("-un").output().expect("id runs");
     String::from_utf8(output.stdout).expect("a user name").trim().to_string()

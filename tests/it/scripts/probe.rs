@@ -15,7 +15,7 @@ use haul::remote::Connection;
 use tempfile::TempDir;
 
 use super::scene::{Scene, until};
-use super::shells::{LOGIN_SHELLS, LocalExec, Machine, SHELLS};
+use super::shells::{LOGIN_SHELLS, Machine, SHELLS};
 
 const LIMITS: JobLimits =
     JobLimits { timeout: Some(Duration::from_secs(30)), silence: None, max_output_bytes: 1000 };
@@ -33,7 +33,7 @@ fn witness() -> (TempDir, Witness) {
     (directory, Witness::File { path: remote(&path), content })
 }
 
-async fn probed(connection: &LocalExec, witness: &Witness) -> Result<Shell, NoShell> {
+async fn probed(connection: &dyn Connection, witness: &Witness) -> Result<Shell, NoShell> {
     probe(connection, witness).await
 }
 
@@ -43,9 +43,9 @@ async fn every_login_shell_and_every_sh_is_proven() {
     for shell in SHELLS {
         let machine = Machine::new(shell);
         for login in LOGIN_SHELLS {
-            let connection = machine.login(login);
+            let connection = machine.login(login).await;
             let found =
-                probed(&connection, &file).await.unwrap_or_else(|no| panic!("{login}, {shell}: {no}"));
+                probed(&*connection, &file).await.unwrap_or_else(|no| panic!("{login}, {shell}: {no}"));
             // mksh counts in 32 bits.
             assert_eq!(found.wide_arithmetic, shell != "mksh", "{login}, {shell}");
             assert!(found.setsid, "{login}, {shell}");
@@ -53,8 +53,8 @@ async fn every_login_shell_and_every_sh_is_proven() {
             let expected = if shell == "busybox" { HashProgram::Coreutils } else { HashProgram::OpenSsl };
             assert_eq!(found.hash, Some(expected), "{login}, {shell}");
         }
-        let connection = machine.login("dash");
-        assert!(probed(&connection, &Witness::Directory(remote(directory.path()))).await.is_ok());
+        let connection = machine.login("dash").await;
+        assert!(probed(&*connection, &Witness::Directory(remote(directory.path()))).await.is_ok());
     }
 }
 
@@ -62,7 +62,7 @@ async fn every_login_shell_and_every_sh_is_proven() {
 async fn a_shell_that_sees_other_files_is_none() {
     let (directory, file) = witness();
     let machine = Machine::new("dash");
-    let connection = machine.login("bash");
+    let connection = machine.login("bash").await;
     let Witness::File { path, content } = file else { unreachable!("a file") };
     let absent = remote(&directory.path().join("absent"));
     for wrong in [
@@ -73,7 +73,7 @@ async fn a_shell_that_sees_other_files_is_none() {
         Witness::Directory(absent),
         Witness::Directory(path),
     ] {
-        let no = probed(&connection, &wrong).await.expect_err("no shell");
+        let no = probed(&*connection, &wrong).await.expect_err("no shell");
         assert!(no.to_string().contains("does not see"), "{no}");
     }
 }
@@ -84,7 +84,7 @@ async fn what_only_looks_like_a_shell_is_none() {
     let machine = Machine::new("dash");
     for (fake, script) in [
         ("echoes its input", "exec cat"),
-        ("echoes the command", "printf '%s\\n' \"$0\""),
+        ("echoes the command", "printf '%s\\n' \"$2\""),
         ("echoes the words", "cat; printf '%s\\n' 'haul-begin 1' 'seen yes' 'haul-end 1'"),
         ("exits 0", "exit 0"),
         ("exits 0 when it has read all", "cat >/dev/null"),
@@ -94,7 +94,7 @@ async fn what_only_looks_like_a_shell_is_none() {
         ("dies", "kill -9 $$"),
     ] {
         let start = Instant::now();
-        let no = probed(&machine.forced(script), &file).await.expect_err(fake);
+        let no = probed(&*machine.forced(script).await, &file).await.expect_err(fake);
         assert!(!no.to_string().contains('\n'), "{fake}: {no}");
         assert!(start.elapsed() < Duration::from_secs(40), "{fake}");
     }
@@ -104,7 +104,7 @@ async fn what_only_looks_like_a_shell_is_none() {
 async fn a_shell_that_never_answers_is_none_in_ten_seconds() {
     let (_directory, file) = witness();
     let machine = Machine::new("dash");
-    let no = probed(&machine.forced("exec sleep 1000"), &file).await.expect_err("no shell");
+    let no = probed(&*machine.forced("exec sleep 30").await, &file).await.expect_err("no shell");
     assert!(no.to_string().contains("10 s"), "{no}");
 }
 
@@ -112,8 +112,8 @@ async fn a_shell_that_never_answers_is_none_in_ten_seconds() {
 async fn a_greeting_does_not_hide_a_shell() {
     let (_directory, file) = witness();
     let machine = Machine::new("dash");
-    let connection = machine.forced("echo Welcome; echo hash busybox; eval \"$0\"");
-    assert_eq!(probed(&connection, &file).await.map(|shell| shell.hash), Ok(Some(HashProgram::OpenSsl)));
+    let connection = machine.forced("echo Welcome; echo hash busybox; eval \"$2\"").await;
+    assert_eq!(probed(&*connection, &file).await.map(|shell| shell.hash), Ok(Some(HashProgram::OpenSsl)));
 }
 
 fn digest_of(bytes: &[u8]) -> Digest {
@@ -142,8 +142,8 @@ async fn hashes_by_every_program_here() {
             ("busybox", HashProgram::BusyBox),
         ] {
             let machine = Machine::new(shell);
-            let connection = machine.login("dash");
-            let digest = hash_file(&connection, program, &remote(&path), content.len() as u64, |_| ()).await;
+            let connection = machine.login("dash").await;
+            let digest = hash_file(&*connection, program, &remote(&path), content.len() as u64, |_| ()).await;
             assert_eq!(digest.map_err(|e| e.to_string()), Ok(digest_of(&content)), "{shell}, {program:?}");
         }
     }
@@ -155,11 +155,11 @@ async fn a_hash_that_cannot_be_is_an_error() {
     let path = directory.path().join("file");
     fs::write(&path, "content").expect("a file");
     let machine = Machine::new("dash");
-    let connection = machine.login("bash");
+    let connection = machine.login("bash").await;
     let hashed = |path: RemotePath, program, size| {
         let connection = &connection;
         async move {
-            hash_file(connection, program, &path, size, |_| ()).await.expect_err("no digest").to_string()
+            hash_file(&**connection, program, &path, size, |_| ()).await.expect_err("no digest").to_string()
         }
     };
     let absent = remote(&directory.path().join("absent"));
@@ -169,8 +169,8 @@ async fn a_hash_that_cannot_be_is_an_error() {
     let longer = hashed(remote(&path), HashProgram::OpenSsl, 8).await;
     assert!(longer.contains("has 7 bytes on the target, not 8"), "{longer}");
 
-    let echo = machine.forced("exec cat");
-    let error = hash_file(&echo, HashProgram::OpenSsl, &remote(&path), 7, |_| ()).await;
+    let echo = machine.forced("exec cat").await;
+    let error = hash_file(&*echo, HashProgram::OpenSsl, &remote(&path), 7, |_| ()).await;
     assert!(matches!(error, Err(HashError::Failed(_))), "{error:?}");
 }
 
@@ -180,10 +180,10 @@ async fn a_long_hash_tells_where_it_stands() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     file.as_file().set_len(SIZE).expect("a sparse file");
     let machine = Machine::new("busybox");
-    let connection = machine.login("busybox");
+    let connection = machine.login("busybox").await;
     let mut heard = Vec::new();
     let path = remote(file.path());
-    let digest = hash_file(&connection, HashProgram::BusyBox, &path, SIZE, |at| heard.push(at));
+    let digest = hash_file(&*connection, HashProgram::BusyBox, &path, SIZE, |at| heard.push(at));
     let digest = digest.await.expect("a digest");
     assert_eq!(digest.to_string(), "49bc20df15e412a64472421e13fe86ff1c5165e18b2afccf160d4dc19fe68a14");
     assert!(heard.is_sorted() && heard.iter().any(|at| (1..SIZE).contains(at)), "{heard:?}");
@@ -192,26 +192,27 @@ async fn a_long_hash_tells_where_it_stands() {
 #[tokio::test]
 async fn a_job_tells_status_and_output_apart() {
     let machine = Machine::new("dash");
-    let connection = machine.login("dash");
+    let connection = machine.login("dash").await;
     let script = Script::new(&["echo \"$v\"; echo problem >&2; exit 42\n"]).set("v", "it's");
-    let output = run_script(&connection, &script, LIMITS).await.expect("an output");
+    let output = run_script(&*connection, &script, LIMITS).await.expect("an output");
     assert_eq!(output.status, JobStatus::Exited(42));
     assert_eq!((&output.stdout[..], &output.stderr[..]), (&b"it's\n"[..], &b"problem\n"[..]));
     assert!(!output.truncated);
 
-    let killed = run_script(&connection, &Script::new(&["kill -15 $$\n"]), LIMITS).await.expect("a status");
+    let killed = run_script(&*connection, &Script::new(&["kill -15 $$\n"]), LIMITS).await.expect("a status");
     assert_eq!(killed.status, JobStatus::Signaled("TERM".into()));
 
-    let input = run_script(&connection, &Script::new(&["cat; echo end\n"]), LIMITS).await.expect("an output");
+    let input =
+        run_script(&*connection, &Script::new(&["cat; echo end\n"]), LIMITS).await.expect("an output");
     assert_eq!(input.stdout, b"end\n", "standard input is at its end");
 }
 
 #[tokio::test]
 async fn a_jobs_output_is_bounded_and_drained() {
     let machine = Machine::new("dash");
-    let connection = machine.login("dash");
+    let connection = machine.login("dash").await;
     let script = Script::new(&["head -c 3000000 /dev/zero; head -c 1001 /dev/zero >&2; echo x\n"]);
-    let output = run_script(&connection, &script, LIMITS).await.expect("an output");
+    let output = run_script(&*connection, &script, LIMITS).await.expect("an output");
     assert_eq!(output.status, JobStatus::Exited(0));
     assert_eq!((output.stdout.len(), output.stderr.len()), (1000, 1000));
     assert!(output.truncated);
@@ -220,13 +221,13 @@ async fn a_jobs_output_is_bounded_and_drained() {
 #[tokio::test]
 async fn a_job_ends_at_its_limits() {
     let machine = Machine::new("dash");
-    let connection = machine.login("dash");
+    let connection = machine.login("dash").await;
     let short = Duration::from_millis(300);
     let script = Script::new(&["while sleep 0.05; do echo alive; done\n"]);
-    let timed = run_script(&connection, &script, JobLimits { timeout: Some(short), ..LIMITS }).await;
+    let timed = run_script(&*connection, &script, JobLimits { timeout: Some(short), ..LIMITS }).await;
     assert!(matches!(timed, Err(JobError::TimedOut(limit)) if limit == short), "{timed:?}");
-    let script = Script::new(&["sleep 100\n"]);
-    let silent = run_script(&connection, &script, JobLimits { silence: Some(short), ..LIMITS }).await;
+    let script = Script::new(&["sleep 30\n"]);
+    let silent = run_script(&*connection, &script, JobLimits { silence: Some(short), ..LIMITS }).await;
     assert!(matches!(silent, Err(JobError::Silent(limit)) if limit == short), "{silent:?}");
 }
 
@@ -234,10 +235,10 @@ async fn a_job_ends_at_its_limits() {
 #[tokio::test]
 async fn a_job_does_not_wait_for_a_child_left_behind() {
     let machine = Machine::new("dash");
-    let connection = machine.login("dash");
-    let script = Script::new(&["sleep 300 & echo done\n"]);
+    let connection = machine.login("dash").await;
+    let script = Script::new(&["sleep 25 & echo done\n"]);
     let start = Instant::now();
-    let output = run_script(&connection, &script, LIMITS).await.expect("an output");
+    let output = run_script(&*connection, &script, LIMITS).await.expect("an output");
     assert_eq!((output.status, &output.stdout[..]), (JobStatus::Exited(0), &b"done\n"[..]));
     assert!(start.elapsed() < Duration::from_secs(20));
 }
@@ -246,10 +247,10 @@ async fn a_job_does_not_wait_for_a_child_left_behind() {
 async fn a_merge_is_started_apart_and_once() {
     for shell in ["dash", "bash", "busybox", "zsh"] {
         let machine = Machine::new(shell);
-        let connection = machine.login("dash");
+        let connection = machine.login("dash").await;
         let scene = Scene::new(b"it's -\n$x", 4, 4096, 7);
         let start = async || {
-            let output = run_script(&connection, &start_script(&scene.names, scene.run), LIMITS).await;
+            let output = run_script(&*connection, &start_script(&scene.names, scene.run), LIMITS).await;
             let output = output.expect("an output");
             Started::parse(&output.stdout).unwrap_or_else(|| panic!("{shell}: {output:?}"))
         };

@@ -1,16 +1,12 @@
-//! The shells of this machine, and a connection that runs commands in one of them.
+//! The shells of this machine, and connections to accounts that have them.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use haul::remote::process::{ProcessControl, ProcessEvent};
-use haul::remote::{Connection, ExecRequest, Files, Process, RemoteError, RemoteErrorKind};
+use haul::remote::local::LocalConnector;
+use haul::remote::{Connection, Connector};
 use tempfile::TempDir;
-use tokio::io::AsyncReadExt;
-use tokio::sync::mpsc;
 
 /// What `sh` is: every name is a symbolic link in a directory that goes first in PATH.
 pub const SHELLS: [&str; 5] = ["dash", "bash", "busybox", "mksh", "zsh"];
@@ -85,106 +81,24 @@ impl Machine {
     }
 
     /// A connection to an account with this login shell.
-    pub fn login(&self, login_shell: &str) -> LocalExec {
-        let mut command = self.command(find(login_shell));
-        if login_shell == "busybox" {
-            command.arg("sh");
-        }
-        command.arg("-c");
-        LocalExec {
-            prefix: command_words(&command),
-            path: self.path.clone(),
-            home: self.directory.path().into(),
-        }
+    pub async fn login(&self, login_shell: &str) -> Arc<dyn Connection> {
+        let applet = if login_shell == "busybox" { " sh" } else { "" };
+        self.account(login_shell, &format!("exec {}{applet} \"$@\"", find(login_shell).display())).await
     }
 
-    /// A connection to a server that runs `script` whatever is asked of it.
-    pub fn forced(&self, script: &str) -> LocalExec {
-        LocalExec {
-            prefix: vec![find("dash").display().to_string(), "-c".into(), script.to_owned()],
-            path: self.path.clone(),
-            home: self.directory.path().into(),
-        }
-    }
-}
-
-fn command_words(command: &Command) -> Vec<String> {
-    std::iter::once(command.get_program())
-        .chain(command.get_args())
-        .map(|word| word.to_str().expect("plain words").to_owned())
-        .collect()
-}
-
-/// Runs each command as an SSH server does: as the last word of a login shell's line.
-pub struct LocalExec {
-    prefix: Vec<String>,
-    path: String,
-    home: PathBuf,
-}
-
-#[async_trait]
-impl Connection for LocalExec {
-    async fn files(&self) -> Result<Arc<dyn Files>, RemoteError> {
-        Err(RemoteError::new(RemoteErrorKind::Unsupported, "no files here"))
+    /// A connection to a server that runs `script` whatever is asked of it, which is `$2`.
+    pub async fn forced(&self, script: &str) -> Arc<dyn Connection> {
+        self.account("forced", script).await
     }
 
-    async fn exec(&self, request: ExecRequest) -> Result<Process, RemoteError> {
-        let mut child = tokio::process::Command::new(&self.prefix[0])
-            .args(&self.prefix[1..])
-            .arg(request.command)
-            .env_clear()
-            .env("PATH", &self.path)
-            .env("HOME", &self.home)
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| RemoteError::new(RemoteErrorKind::Failure, error.to_string()))?;
-        let stdin = child.stdin.take().expect("a pipe");
-        let (sender, events) = mpsc::channel(16);
-        let (control, mut controls) = mpsc::channel(4);
-        let stdout = forward(child.stdout.take().expect("a pipe"), sender.clone(), ProcessEvent::Stdout);
-        let stderr = forward(child.stderr.take().expect("a pipe"), sender.clone(), ProcessEvent::Stderr);
-        tokio::spawn(async move {
-            let status = tokio::select! {
-                status = child.wait() => status,
-                () = async { while let Some(ProcessControl::Resize { .. }) = controls.recv().await {} } => return,
-            };
-            let status = status.expect("a child that can be waited for");
-            let event = match (status.code(), std::os::unix::process::ExitStatusExt::signal(&status)) {
-                (Some(code), _) => ProcessEvent::Exited(code.cast_unsigned()),
-                (None, signal) => ProcessEvent::Signaled {
-                    signal: if signal == Some(15) { "TERM".into() } else { format!("{signal:?}") },
-                    core_dumped: false,
-                },
-            };
-            let _ = sender.send(event).await;
-            let _ = tokio::join!(stdout, stderr);
-            let _ = sender.send(ProcessEvent::Eof).await;
-        });
-        Ok(Process { stdin: Box::new(stdin), events, control })
+    /// The account's shell is a wrapper, which sees to its environment.
+    async fn account(&self, name: &str, script: &str) -> Arc<dyn Connection> {
+        let wrapper = self.directory.path().join(format!("login-{name}"));
+        let (path, home, dash) = (&self.path, self.directory.path().display(), find("dash"));
+        let text = format!("#!{}\nexport PATH='{path}' HOME='{home}' LC_ALL=C\n{script}\n", dash.display());
+        std::fs::write(&wrapper, text).expect("the wrapper");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&wrapper, mode).expect("executable");
+        LocalConnector::whole_machine(Some(wrapper)).connect().await.expect("this machine")
     }
-
-    fn server_name(&self) -> String {
-        self.prefix.join(" ")
-    }
-
-    async fn disconnect(&self) {}
-}
-
-fn forward(
-    mut from: impl tokio::io::AsyncRead + Unpin + Send + 'static,
-    to: mpsc::Sender<ProcessEvent>,
-    event: fn(Bytes) -> ProcessEvent,
-) -> tokio::task::JoinHandle<()> {
-    tokio::spawn(async move {
-        let mut buffer = vec![0; 32 << 10];
-        while let Ok(length @ 1..) = from.read(&mut buffer).await {
-            if to.send(event(Bytes::copy_from_slice(&buffer[..length]))).await.is_err() {
-                break;
-            }
-        }
-    })
 }
