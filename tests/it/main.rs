@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod conformance;
+mod connect;
 mod container;
 mod demo;
 mod engine;
