@@ -20,7 +20,8 @@ pub fn put_line(host: &str, report: &PutReport, verb: &str, time: Duration) -> S
         PutStatus::Uploaded => {
             let rate = match report.bytes_sent {
                 0 => String::new(),
-                bytes => format!(" ({})", human_rate(bytes, time)),
+                bytes if bytes == report.size => format!(" ({})", human_rate(bytes, time)),
+                bytes => format!(" ({} sent, {})", human_size(bytes), human_rate(bytes, time)),
             };
             format!("{place}: {verb} {size} in {}{rate}{there}{}", human_duration(time), proof(report))
         }
@@ -73,7 +74,7 @@ pub fn status_lines(host: &str, report: &StatusReport) -> String {
     );
     if let Some(upload) = &report.upload {
         let (size, chunk) = (human_size(upload.source_size), human_size(upload.chunk_size));
-        line("upload", format!("{}, {size}, in chunks of {chunk}", printable(upload.source_name.as_bytes())));
+        line("upload", format!("{}, {size}, in chunks of {chunk}", upload.source_name));
     }
     let lock = report.lock.as_ref().map(|lock| {
         let alive = match lock.alive {
@@ -81,7 +82,7 @@ pub fn status_lines(host: &str, report: &StatusReport) -> String {
             Some(false) => "dead",
             None => "not known whether alive",
         };
-        let (user, holder) = (printable(lock.user.as_bytes()), printable(lock.holder.as_bytes()));
+        let (user, holder) = (&lock.user, &lock.holder);
         format!("{user}, held by {holder} since {}, {alive}", utc_time(lock.since))
     });
     line("lock", lock.unwrap_or_else(|| "none".to_owned()));

@@ -242,7 +242,10 @@ impl Transfer {
         }
         let began = Instant::now();
         let merging = self.merge(site, guard, prepared, &plan, board.clone());
-        self.monitor.phase(Phase::Merge, geometry.end(plan.found.merged), geometry.size());
+        // Placed chunks are where they belong: there is nothing to watch a merge of.
+        if matches!(prepared.destination, Destination::Stored) || !plan.found.stored.is_empty() {
+            self.monitor.phase(Phase::Merge, geometry.end(plan.found.merged), geometry.size());
+        }
         let uploading = async {
             let Some(source) = source.filter(|_| !plan.missing.is_empty()) else { return Ok(()) };
             self.monitor.phase(Phase::Upload, plan.present_bytes(), geometry.size());
