@@ -3,6 +3,7 @@
 
 mod conformance;
 mod container;
+mod crash;
 mod demo;
 mod engine;
 mod fake_server;

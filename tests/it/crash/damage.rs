@@ -1,0 +1,1 @@
+//! Damage between two runs.
