@@ -51,8 +51,10 @@ pub async fn finish(
             outcome => break outcome,
         }
     };
+    let given_up = outcome.as_ref().is_err_and(|failure| failure.kind == FailureKind::Link);
     let released = match finish.guard.take() {
-        Some(guard) => guard.release(link.files()).await,
+        Some(guard) if given_up => guard.release(None).await,
+        Some(guard) => guard.give_back(&mut link, &mut retry).await,
         None => Ok(()),
     };
     link.close().await;

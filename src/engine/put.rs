@@ -75,8 +75,10 @@ pub async fn put(
             outcome => break outcome,
         }
     };
+    let given_up = outcome.as_ref().is_err_and(|failure| failure.kind == FailureKind::Link);
     let released = match put.guard.take() {
-        Some(guard) => guard.release(link.files()).await,
+        Some(guard) if given_up => guard.release(None).await,
+        Some(guard) => guard.give_back(&mut link, &mut retry).await,
         None => Ok(()),
     };
     link.close().await;
@@ -165,8 +167,8 @@ impl Put {
             }
             Decision::Done { status, sha256, verified_by } => {
                 if status == PutStatus::Unchanged && state.is_some() && !self.options.dry_run {
-                    leftovers::clean_after_commit(site, &self.options.lock, &self.monitor, &self.stop)
-                        .await?;
+                    let (lock, monitor) = (&self.options.lock, &self.monitor);
+                    leftovers::clean_after_commit(&mut self.request, site, lock, monitor, &self.stop).await?;
                 }
                 Ok(Some(self.report(site, status, sha256, verified_by)))
             }

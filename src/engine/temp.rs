@@ -7,9 +7,9 @@ use super::io::read_small;
 use super::site::Site;
 use crate::model::chunk::Geometry;
 use crate::model::manifest::{self, Manifest, ManifestError};
-use crate::model::names::Entry;
+use crate::model::names::{Entry, RunNames};
 use crate::model::plan::Found;
-use crate::model::record::Record;
+use crate::model::record::{Record, RecordError};
 use crate::model::remote_path::RemotePath;
 use crate::model::run_id::RunId;
 use crate::remote::files::{DirectoryEntry, FileKind};
@@ -60,6 +60,7 @@ pub async fn read(site: &Site, phase: Phase) -> Result<Option<TempState>, Failur
         Err(error) => return Err(failed(error)),
     }
     let mut state = TempState::default();
+    let (mut has_record, mut has_manifest) = (false, false);
     for entry in site.files.list(temp, MAX_ENTRIES).await.map_err(failed)? {
         match site.names.entry(&entry.name) {
             Entry::Chunk(n) => {
@@ -67,13 +68,15 @@ pub async fn read(site: &Site, phase: Phase) -> Result<Option<TempState>, Failur
             }
             Entry::Receipt(n, generation) => state.receipts.push((n, generation)),
             Entry::Record => {
-                let path = site.names.record();
-                let text = read_small(site.files.as_ref(), &path, Record::MAX_BYTES as u64).await;
-                let record = text.map_err(failed)?.map(|text| Record::parse(&text));
+                let record = read_record(site, &site.names.record(), phase).await?;
                 state.record_was_bad = matches!(record, Some(Err(_)));
                 state.record = record.and_then(Result::ok);
+                has_record = true;
             }
-            Entry::Manifest => state.manifest = read_manifest(site, phase).await?,
+            Entry::Manifest => {
+                state.manifest = read_manifest(site, &site.names.manifest(), phase).await?;
+                has_manifest = true;
+            }
             Entry::Run(_) | Entry::Fenced => state.private.push(temp.join(&entry.name)),
             Entry::Foreign => state.foreign.push(entry.name),
         }
@@ -90,20 +93,42 @@ pub async fn read(site: &Site, phase: Phase) -> Result<Option<TempState>, Failur
                 let size = size_of(site, directory, &entry, phase).await?;
                 state.merged.push(MergedFile { path: directory.join(&entry.name), generation, size });
             }
+            // Without posix-rename the old one is removed before the new one takes its name: a
+            // run that died between the two left it here.
+            let run = RunNames::in_directory(directory.clone());
+            if !has_manifest && entry.name == run.new_manifest().file_name() {
+                let known = |manifest: &Manifest| manifest.known();
+                let found = read_manifest(site, &run.new_manifest(), phase).await?;
+                state.manifest = state.manifest.into_iter().chain(found).max_by_key(known);
+            }
+            if !has_record && entry.name == run.new_record().file_name() {
+                let found = read_record(site, &run.new_record(), phase).await?.and_then(Result::ok);
+                state.record = state.record.into_iter().chain(found).max_by_key(Record::merged_chunks);
+            }
         }
     }
     Ok(Some(state))
 }
 
-async fn read_manifest(site: &Site, phase: Phase) -> Result<Option<Manifest>, Failure> {
-    let path = site.names.manifest();
-    let text = read_small(site.files.as_ref(), &path, manifest::MAX_BYTES)
+async fn read_record(
+    site: &Site,
+    path: &RemotePath,
+    phase: Phase,
+) -> Result<Option<Result<Record, RecordError>>, Failure> {
+    let text = read_small(site.files.as_ref(), path, Record::MAX_BYTES as u64)
         .await
-        .map_err(|error| Failure::remote(phase, site.place_of(&path), &error))?;
+        .map_err(|error| Failure::remote(phase, site.place_of(path), &error))?;
+    Ok(text.map(|text| Record::parse(&text)))
+}
+
+async fn read_manifest(site: &Site, path: &RemotePath, phase: Phase) -> Result<Option<Manifest>, Failure> {
+    let text = read_small(site.files.as_ref(), path, manifest::MAX_BYTES)
+        .await
+        .map_err(|error| Failure::remote(phase, site.place_of(path), &error))?;
     match text.map(|text| Manifest::parse(&text)) {
         Some(Ok(manifest)) => Ok(Some(manifest)),
         Some(Err(error @ ManifestError::OtherVersion)) => {
-            Err(Failure::new(FailureKind::Failed, phase, site.place_of(&path), error)
+            Err(Failure::new(FailureKind::Failed, phase, site.place_of(path), error)
                 .next_step("finish it with that version, or start anew after haul clean"))
         }
         // Nothing can be proven then, and everything is sent again.
