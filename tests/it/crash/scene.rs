@@ -236,10 +236,10 @@ pub fn published(temp: &Path, names: &Names) -> BTreeSet<u64> {
                     chunks.insert(n);
                 }
             }
-            Entry::Receipt(n, generation) => {
-                if merged.get(&generation).is_some_and(|(_, size)| *size >= geometry.end(n)) {
-                    chunks.insert(n);
-                }
+            Entry::Receipt(n, generation)
+                if merged.get(&generation).is_some_and(|(_, size)| *size >= geometry.end(n)) =>
+            {
+                chunks.insert(n);
             }
             _ => {}
         }
