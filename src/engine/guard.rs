@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
-use super::connect::interrupted;
+use super::connect::{Link, interrupted};
 use super::failure::{Failure, FailureKind, Phase};
 use super::lock::{Acquirer, Held, Keeper, LockContext, LockState, LockTimes, fence, holder, release};
 use super::monitor::Monitor;
 use super::options::LockOptions;
+use super::retry::Retry;
 use super::site::Site;
 use super::stop::Stop;
 use crate::model::lock_file::SourceNote;
@@ -115,6 +116,24 @@ impl Guard {
         }
     }
 
+    /// [`Guard::release`] at the end of a job, over a new connection where the link dies
+    /// meanwhile: a file that is in place is not to stay locked.
+    pub async fn give_back(&self, link: &mut Link, retry: &mut Retry) -> Result<(), Failure> {
+        loop {
+            let released = async {
+                let (_, files) = link.get().await?;
+                self.release(Some(files)).await
+            };
+            match released.await {
+                Err(failure) if failure.kind == FailureKind::Link => {
+                    link.lose();
+                    retry.pause(failure, 0).await?;
+                }
+                released => return released,
+            }
+        }
+    }
+
     /// Gives the lock back; what is in the temp directory stays. Without a session the
     /// lock stays too, and whoever comes next sees that its holder is dead.
     pub async fn release(&self, files: Option<Arc<dyn Files>>) -> Result<(), Failure> {
@@ -123,6 +142,7 @@ impl Guard {
         if let Some(keeper) = keeper {
             keeper.stop().await;
         }
+        // May be called again after a dead link; the keeper has ended by then.
         match files {
             Some(files) if !lost => release(files.as_ref(), &self.held).await,
             _ => Ok(()),

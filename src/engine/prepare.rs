@@ -36,7 +36,7 @@ pub struct Prepared {
     pub merged: RemotePath,
     pub generation: RunId,
     pub destination: Destination,
-    /// Whether several handles may write to one file at once.
+    /// Whether several handles may write to one file at once, and anywhere in it.
     pub several_handles: bool,
 }
 

@@ -158,8 +158,8 @@ impl Put {
             }
             Decision::Done { status, sha256, verified_by } => {
                 if status == PutStatus::Unchanged && state.is_some() && !self.options.dry_run {
-                    leftovers::clean_after_commit(site, &self.options.lock, &self.monitor, &self.stop)
-                        .await?;
+                    let (lock, monitor) = (&self.options.lock, &self.monitor);
+                    leftovers::clean_after_commit(&mut self.request, site, lock, monitor, &self.stop).await?;
                 }
                 Ok(Some(self.report(site, status, sha256, verified_by)))
             }

@@ -28,7 +28,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         self.notices.lock().expect("not poisoned").join("\n")
     }
 }
@@ -111,7 +111,7 @@ impl Bench {
     }
 }
 
-fn content(size: u64, seed: u64) -> Vec<u8> {
+pub fn content(size: u64, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     (0..size)
         .map(|_| {
@@ -123,7 +123,7 @@ fn content(size: u64, seed: u64) -> Vec<u8> {
         .collect()
 }
 
-fn options() -> PutOptions {
+pub fn options() -> PutOptions {
     PutOptions {
         user: UserId::new("alice").expect("a user id"),
         chunk_size: ChunkSize::new(CHUNK).expect("a size"),

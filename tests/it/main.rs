@@ -5,6 +5,7 @@ mod cli;
 mod conformance;
 mod connect;
 mod container;
+mod crash;
 mod demo;
 mod engine;
 mod fake_server;
