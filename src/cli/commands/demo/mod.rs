@@ -2,7 +2,10 @@
 //! resumed and verified. It needs no SSH server, no key and no right.
 
 mod ledger;
+mod run;
 mod sample;
+
+pub use run::run;
 
 use std::fmt::Write as _;
 use std::io::Write;

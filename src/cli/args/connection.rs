@@ -1,0 +1,48 @@
+//! How to reach a host: the flags that scp has, under scp's letters.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::values::parse_port;
+
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Connection")]
+pub struct ConnectionArgs {
+    /// Port of the SSH server
+    #[arg(short = 'P', long, value_name = "PORT", value_parser = parse_port)]
+    pub port: Option<u16>,
+
+    /// Private key to log in with; may be given several times
+    #[arg(short = 'i', long, value_name = "FILE")]
+    pub identity: Vec<PathBuf>,
+
+    /// Go through a jump host (not supported yet)
+    #[arg(short = 'J', long, value_name = "HOST")]
+    pub jump: Option<String>,
+
+    /// Read this file in place of ~/.ssh/config (not supported yet)
+    #[arg(short = 'F', long, value_name = "FILE")]
+    pub ssh_config: Option<PathBuf>,
+
+    /// An option as ssh_config has it, such as StrictHostKeyChecking=accept-new; may be
+    /// given several times, the first one of a keyword counts
+    #[arg(short = 'o', long, value_name = "KEY=VALUE")]
+    pub option: Vec<String>,
+
+    /// Compress what goes over the connection
+    #[arg(short = 'C', long)]
+    pub compress: bool,
+
+    /// Connect over IPv4 only
+    #[arg(short = '4', long, overrides_with = "ipv6")]
+    pub ipv4: bool,
+
+    /// Connect over IPv6 only
+    #[arg(short = '6', long, overrides_with = "ipv4")]
+    pub ipv6: bool,
+
+    /// Inventory in place of ./hosts.toml and $XDG_CONFIG_HOME/haul/hosts.toml
+    #[arg(long, value_name = "FILE")]
+    pub hosts_file: Option<PathBuf>,
+}

@@ -1,0 +1,31 @@
+//! The arguments of `haul hosts`.
+
+use clap::Args;
+
+use super::connection::ConnectionArgs;
+use super::output::OutputArgs;
+
+pub const EXAMPLES: &str = "\
+Examples:
+  haul hosts                               every host of hosts.toml
+  haul hosts 'web,!web03'                  a group less one host
+  haul hosts --ping 'web[01-20]'           log in to each; exit 3 when some failed
+";
+
+/// List hosts by name, id, address, port, user and groups.
+#[derive(Debug, Args)]
+pub struct HostsArgs {
+    /// Names, ids, groups, ranges such as web[01-20], 'all', and exclusions after '!', separated by commas
+    #[arg(value_name = "PATTERN")]
+    pub pattern: Option<String>,
+
+    /// Connect and log in to each
+    #[arg(long)]
+    pub ping: bool,
+
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+
+    #[command(flatten)]
+    pub output: OutputArgs,
+}

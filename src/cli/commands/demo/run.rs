@@ -1,0 +1,54 @@
+//! `haul demo` as the command line calls it.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use super::{DemoRequest, demo};
+use crate::cli::account::Account;
+use crate::cli::args::demo::DemoArgs;
+use crate::cli::args::output::OutputArgs;
+use crate::cli::error::CliError;
+use crate::cli::exit_code::ExitCode;
+use crate::cli::screen::Screen;
+use crate::cli::signals::stop_on_signals;
+use crate::cli::terminal::{TerminalMonitor, wants_bar};
+
+pub async fn run(args: &DemoArgs) -> Result<ExitCode, CliError> {
+    let account = Account::current();
+    let request = DemoRequest {
+        keep: args.keep,
+        size: args.size,
+        user: account.user_id()?,
+        holder: account.holder(),
+        temp: std::env::temp_dir(),
+        program: std::env::args_os().next().unwrap_or_default().to_string_lossy().into_owned(),
+    };
+    let output = OutputArgs { json: false, quiet: args.quiet, verbose: args.verbose };
+    let screen = Arc::new(if wants_bar(&output) { Screen::with_bar() } else { Screen::plain(args.quiet) });
+    let stop = stop_on_signals(screen.clone())?;
+    let monitor = Arc::new(TerminalMonitor::new(screen.clone(), "demo", &output));
+    let mut story = BesideTheBar { screen: screen.clone(), quiet: args.quiet };
+    let result = demo(request, &mut story, monitor, stop).await;
+    screen.clear();
+    result?;
+    Ok(ExitCode::Done)
+}
+
+/// Standard output, which shares the terminal with the bar.
+struct BesideTheBar {
+    screen: Arc<Screen>,
+    quiet: bool,
+}
+
+impl Write for BesideTheBar {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.quiet {
+            return Ok(bytes.len());
+        }
+        self.screen.suspended(|| std::io::stdout().write(bytes))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stdout().flush()
+    }
+}
