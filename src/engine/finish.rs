@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::attempts::{self, Job};
 use super::commit::target_now;
 use super::connect::Link;
 use super::failure::{Failure, FailureKind, Phase};
@@ -10,7 +11,6 @@ use super::monitor::Monitor;
 use super::open::open_named;
 use super::options::{IfExists, PutOptions};
 use super::report::PutReport;
-use super::retry::Retry;
 use super::site::Site;
 use super::stop::Stop;
 use super::temp;
@@ -29,36 +29,17 @@ pub async fn finish(
     monitor: Arc<dyn Monitor>,
     stop: Stop,
 ) -> Result<PutReport, Failure> {
-    let mut link = Link::new(connector, monitor.clone(), stop.clone());
-    let mut retry = Retry::new(options.retry.retries, monitor.clone(), stop.clone());
-    let mut finish = Finish {
+    let retries = options.retry.retries;
+    let finish = Finish {
         transfer: Transfer::new(0, options.clone(), monitor.clone()),
         destination,
         options,
-        monitor,
-        stop,
+        monitor: monitor.clone(),
+        stop: stop.clone(),
         request: Request::default(),
         guard: None,
     };
-    let outcome = loop {
-        match finish.attempt(&mut link).await {
-            Err(failure) if failure.kind == FailureKind::Link => {
-                link.lose();
-                if let Err(failure) = retry.pause(failure, finish.transfer.progress()).await {
-                    break Err(failure);
-                }
-            }
-            outcome => break outcome,
-        }
-    };
-    let released = match finish.guard.take() {
-        Some(guard) => guard.release(link.files()).await,
-        None => Ok(()),
-    };
-    link.close().await;
-    let report = outcome?;
-    released?;
-    Ok(report)
+    attempts::run(finish, connector, retries, monitor, stop).await
 }
 
 struct Finish {
@@ -71,7 +52,17 @@ struct Finish {
     guard: Option<Guard>,
 }
 
-impl Finish {
+impl Job for Finish {
+    type Report = PutReport;
+
+    fn progress(&self) -> u64 {
+        self.transfer.progress()
+    }
+
+    fn take_guard(&mut self) -> Option<Guard> {
+        self.guard.take()
+    }
+
     async fn attempt(&mut self, link: &mut Link) -> Result<PutReport, Failure> {
         let (site, _) = open_named(link, &self.destination, &self.options.user).await?;
         site.prove_shell_meanwhile(&self.monitor);
@@ -94,7 +85,9 @@ impl Finish {
         self.guard = Some(guard.clone());
         guard.watch(self.locked(&site, &guard)).await
     }
+}
 
+impl Finish {
     async fn manifest(&self, site: &Site) -> Result<Manifest, Failure> {
         temp::read(site, Phase::Survey).await?.and_then(|state| state.manifest).ok_or_else(|| {
             Failure::new(FailureKind::Failed, Phase::Survey, site.place(), "there is no upload to finish")

@@ -13,6 +13,7 @@ pub mod report;
 pub mod status;
 pub mod stop;
 
+mod attempts;
 mod board;
 mod commit;
 mod connect;

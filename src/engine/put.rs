@@ -3,16 +3,16 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::attempts::{self, Job};
 use super::commit::{baseline, target_now};
 use super::connect::{Link, or_stopped};
 use super::decide::{Decision, decide};
-use super::failure::{Failure, FailureKind, Phase};
+use super::failure::{Failure, Phase};
 use super::guard::{Guard, Request};
 use super::leftovers;
 use super::monitor::Monitor;
 use super::options::PutOptions;
 use super::report::{PutReport, PutStatus, VerifiedBy};
-use super::retry::Retry;
 use super::site::Site;
 use super::source::Source;
 use super::space::check_bytes;
@@ -50,7 +50,7 @@ pub async fn put(
 ) -> Result<PutReport, Failure> {
     let source = Source::open(&job.source)?;
     let retries = options.retry.retries;
-    let mut put = Put {
+    let put = Put {
         transfer: Transfer::new(source.size(), options.clone(), monitor.clone()),
         source,
         job,
@@ -62,27 +62,7 @@ pub async fn put(
         hashed: None,
         path: None,
     };
-    let mut link = Link::new(connector, monitor.clone(), stop.clone());
-    let mut retry = Retry::new(retries, monitor, stop);
-    let outcome = loop {
-        match put.attempt(&mut link).await {
-            Err(failure) if failure.kind == FailureKind::Link => {
-                link.lose();
-                if let Err(failure) = retry.pause(failure, put.transfer.progress()).await {
-                    break Err(failure);
-                }
-            }
-            outcome => break outcome,
-        }
-    };
-    let released = match put.guard.take() {
-        Some(guard) => guard.release(link.files()).await,
-        None => Ok(()),
-    };
-    link.close().await;
-    let report = outcome?;
-    released?;
-    Ok(report)
+    attempts::run(put, connector, retries, monitor, stop).await
 }
 
 struct Put {
@@ -100,7 +80,17 @@ struct Put {
     path: Option<RemotePath>,
 }
 
-impl Put {
+impl Job for Put {
+    type Report = PutReport;
+
+    fn progress(&self) -> u64 {
+        self.transfer.progress()
+    }
+
+    fn take_guard(&mut self) -> Option<Guard> {
+        self.guard.take()
+    }
+
     async fn attempt(&mut self, link: &mut Link) -> Result<PutReport, Failure> {
         let stop = self.stop.clone();
         let (connection, files) = link.get().await?;
@@ -138,7 +128,9 @@ impl Put {
         guard.fence(&site, &self.monitor).await?;
         guard.watch(self.begin(&site, &guard, target)).await
     }
+}
 
+impl Put {
     /// Whether there is anything to do, before anything is changed on the target.
     async fn look_first(&mut self, site: &Site, target: &Target) -> Result<Option<PutReport>, Failure> {
         let state = temp::read(site, Phase::Survey).await?;

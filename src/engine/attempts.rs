@@ -1,0 +1,80 @@
+//! One job over as many connections as it takes, and the lock given back at the end.
+
+use std::sync::Arc;
+
+use super::connect::Link;
+use super::failure::{Failure, FailureKind};
+use super::guard::Guard;
+use super::monitor::{Level, Monitor, Notice};
+use super::retry::Retry;
+use super::stop::Stop;
+use crate::remote::Connector;
+
+/// A job that holds a lock while it works, and can go on after a lost link.
+pub trait Job {
+    type Report;
+
+    /// From a fresh connection as far as it goes. `Link` asks for another attempt.
+    async fn attempt(&mut self, link: &mut Link) -> Result<Self::Report, Failure>;
+
+    /// Grows while something is achieved: retries count from the last progress.
+    fn progress(&self) -> u64;
+
+    /// The lock, where one was won. Asked once, at the end.
+    fn take_guard(&mut self) -> Option<Guard>;
+}
+
+pub async fn run<J: Job>(
+    mut job: J,
+    connector: Arc<dyn Connector>,
+    retries: u32,
+    monitor: Arc<dyn Monitor>,
+    stop: Stop,
+) -> Result<J::Report, Failure> {
+    let mut link = Link::new(connector, monitor.clone(), stop.clone());
+    let mut retry = Retry::new(retries, monitor.clone(), stop);
+    let outcome = loop {
+        match job.attempt(&mut link).await {
+            Err(failure) if failure.kind == FailureKind::Link => {
+                link.lose();
+                if let Err(failure) = retry.pause(failure, job.progress()).await {
+                    break Err(failure);
+                }
+            }
+            outcome => break outcome,
+        }
+    };
+    if let Some(guard) = job.take_guard() {
+        let released = release(&guard, &mut link, &mut retry, outcome.is_ok(), job.progress()).await;
+        if let Err(failure) = released {
+            // What the job came to counts for more; a lock that stays has a dead holder.
+            let text = format!("the lock could not be given back: {failure}");
+            monitor.notice(Notice { level: Level::Warning, text });
+        }
+    }
+    link.close().await;
+    outcome
+}
+
+/// Connects again for it only where all else is done.
+async fn release(
+    guard: &Guard,
+    link: &mut Link,
+    retry: &mut Retry,
+    again: bool,
+    progress: u64,
+) -> Result<(), Failure> {
+    loop {
+        let files = match link.files() {
+            None if again => Some(link.get().await?.1),
+            files => files,
+        };
+        match guard.release(files).await {
+            Err(failure) if failure.kind == FailureKind::Link && again => {
+                link.lose();
+                retry.pause(failure, progress).await?;
+            }
+            outcome => return outcome,
+        }
+    }
+}
