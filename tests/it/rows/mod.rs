@@ -1,0 +1,12 @@
+//! The acceptance list: what the program does on a real OpenSSH server, row by row.
+//!
+//! Everything here runs the built binary and looks at the target from the side. What holds
+//! on every kind of host is in `everywhere`, which runs against an sshd with a shell, one
+//! that serves SFTP alone, and one in a container; the rest needs a server of its own making.
+
+mod client;
+mod everywhere;
+mod locks;
+mod place;
+mod resuming;
+mod terminal;
