@@ -32,7 +32,6 @@ pub fn wants_bar(output: &OutputArgs) -> bool {
 pub struct TerminalMonitor {
     screen: Arc<Screen>,
     progress: Arc<Progress>,
-    host: String,
     threshold: Level,
     /// Shows the progress as long as the monitor lives.
     _ticker: Option<Ticker>,
@@ -43,7 +42,7 @@ impl TerminalMonitor {
         let progress = Arc::new(Progress::default());
         let host = printable(host.as_bytes());
         let ticker = (!output.quiet).then(|| ticker(&screen, &progress, &host, wants_bar(output)));
-        TerminalMonitor { screen, progress, host, threshold: threshold(output), _ticker: ticker }
+        TerminalMonitor { screen, progress, threshold: threshold(output), _ticker: ticker }
     }
 }
 
@@ -76,7 +75,7 @@ impl Monitor for TerminalMonitor {
     fn notice(&self, notice: Notice) {
         if notice.level >= self.threshold {
             let warning = if notice.level == Level::Warning { "warning: " } else { "" };
-            self.screen.line(&format!("haul: {}: {warning}{}", self.host, notice.text));
+            self.screen.line(&format!("haul: {warning}{}", notice.text));
         }
     }
 

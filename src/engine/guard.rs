@@ -82,6 +82,15 @@ impl Guard {
         self.held.check(site.files.as_ref()).await
     }
 
+    /// To be asked before anything that counts: looks at the lock where the last beat is
+    /// older than it should be, as after a suspend.
+    pub async fn ensure_fresh(&self) -> Result<(), Failure> {
+        match self.keeper.lock().await.as_ref() {
+            Some(keeper) => keeper.ensure_fresh().await,
+            None => Ok(()),
+        }
+    }
+
     /// Does `work` for as long as the lock is held and nobody asks to stop.
     pub async fn watch<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         let state = self.keeper.lock().await.as_ref().map(Keeper::state);

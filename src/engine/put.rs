@@ -134,6 +134,7 @@ impl Put {
     /// Whether there is anything to do, before anything is changed on the target.
     async fn look_first(&mut self, site: &Site, target: &Target) -> Result<Option<PutReport>, Failure> {
         let state = temp::read(site, Phase::Survey).await?;
+        state.as_ref().map_or(Ok(()), |state| state.check_version(site))?;
         let under_way = state.as_ref().and_then(|state| state.manifest.as_ref());
         let same_source = under_way.filter(|m| m.source.identity == self.source.description.identity);
         let decision = decide(

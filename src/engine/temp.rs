@@ -25,8 +25,9 @@ pub struct TempState {
     /// Every receipt: chunk and generation.
     pub receipts: Vec<(u64, RunId)>,
     pub manifest: Option<Manifest>,
+    /// Another version of haul wrote the manifest: nothing is known of what is there.
+    pub of_other_version: bool,
     pub record: Option<Record>,
-    pub record_was_bad: bool,
     /// The private directories of runs, fenced or not.
     pub private: Vec<RemotePath>,
     pub merged: Vec<MergedFile>,
@@ -70,10 +71,13 @@ pub async fn read(site: &Site, phase: Phase) -> Result<Option<TempState>, Failur
                 let path = site.names.record();
                 let text = read_small(site.files.as_ref(), &path, Record::MAX_BYTES as u64).await;
                 let record = text.map_err(failed)?.map(|text| Record::parse(&text));
-                state.record_was_bad = matches!(record, Some(Err(_)));
                 state.record = record.and_then(Result::ok);
             }
-            Entry::Manifest => state.manifest = read_manifest(site, phase).await?,
+            Entry::Manifest => match read_manifest(site, phase).await? {
+                Some(Ok(manifest)) => state.manifest = Some(manifest),
+                Some(Err(error)) => state.of_other_version = error == ManifestError::OtherVersion,
+                None => {}
+            },
             Entry::Run(_) | Entry::Fenced => state.private.push(temp.join(&entry.name)),
             Entry::Foreign => state.foreign.push(entry.name),
         }
@@ -95,20 +99,15 @@ pub async fn read(site: &Site, phase: Phase) -> Result<Option<TempState>, Failur
     Ok(Some(state))
 }
 
-async fn read_manifest(site: &Site, phase: Phase) -> Result<Option<Manifest>, Failure> {
+async fn read_manifest(
+    site: &Site,
+    phase: Phase,
+) -> Result<Option<Result<Manifest, ManifestError>>, Failure> {
     let path = site.names.manifest();
     let text = read_small(site.files.as_ref(), &path, manifest::MAX_BYTES)
         .await
         .map_err(|error| Failure::remote(phase, site.place_of(&path), &error))?;
-    match text.map(|text| Manifest::parse(&text)) {
-        Some(Ok(manifest)) => Ok(Some(manifest)),
-        Some(Err(error @ ManifestError::OtherVersion)) => {
-            Err(Failure::new(FailureKind::Failed, phase, site.place_of(&path), error)
-                .next_step("finish it with that version, or start anew after haul clean"))
-        }
-        // Nothing can be proven then, and everything is sent again.
-        Some(Err(ManifestError::Torn | ManifestError::Inconsistent)) | None => Ok(None),
-    }
+    Ok(text.map(|text| Manifest::parse(&text)))
 }
 
 async fn size_of(
@@ -129,6 +128,15 @@ async fn size_of(
 }
 
 impl TempState {
+    /// What another version of haul began is neither gone on with nor thrown away.
+    pub fn check_version(&self, site: &Site) -> Result<(), Failure> {
+        if !self.of_other_version {
+            return Ok(());
+        }
+        Err(Failure::new(FailureKind::Failed, Phase::Survey, site.place(), ManifestError::OtherVersion)
+            .next_step("finish it with that version, or start anew after haul clean"))
+    }
+
     /// The merged file to go on with, and how many chunks it holds from the first: the
     /// record's where that file is there, else the one that most receipts speak of.
     pub fn merged_so_far(&self, geometry: Geometry) -> Option<(&MergedFile, u64)> {

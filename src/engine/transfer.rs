@@ -248,7 +248,7 @@ impl Transfer {
             self.monitor.phase(Phase::Upload, plan.present_bytes(), geometry.size());
             let upload = Upload {
                 site: site.clone(),
-                run: guard.run_names().clone(),
+                guard: guard.clone(),
                 attempt: self.attempt,
                 source: source.clone(),
                 plan: plan.clone(),

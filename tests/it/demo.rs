@@ -41,7 +41,7 @@ fn words_of<'a>(output: &'a str, key: &str) -> Vec<Vec<&'a str>> {
 
 #[test]
 fn it_is_cut_off_resumes_and_arrives_whole() {
-    for size in [24 * 4096, 24 << 20, (64 << 20) + 1] {
+    for size in [64 << 20, (100 << 20) + 1] {
         let temp = tempfile::tempdir().expect("temp directory");
         let (result, output) = run(request(temp.path(), size));
         println!("{output}");

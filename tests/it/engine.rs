@@ -153,9 +153,8 @@ fn files_of_every_size_arrive_whole_by_every_way() {
     let bench = Bench::new();
     for (way, connector) in connectors() {
         for merge in [MergeMethod::Auto, MergeMethod::Sftp, MergeMethod::Script] {
-            if merge == MergeMethod::Script && way.contains("shell")
-                || way.contains("poor") && merge == MergeMethod::Script
-            {
+            let has_shell = !way.contains("no shell") && !way.contains("poor");
+            if merge == MergeMethod::Script && !has_shell {
                 continue;
             }
             for size in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 7 * CHUNK + 12345] {

@@ -1,7 +1,9 @@
 //! The integration tests, one binary: real servers, real shells, the real program.
 #![forbid(unsafe_code)]
 
+mod cli;
 mod conformance;
+mod connect;
 mod container;
 mod demo;
 mod engine;

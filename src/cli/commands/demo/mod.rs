@@ -35,8 +35,8 @@ const SEED: u64 = 8;
 /// Files smaller than this many chunks of the default size get smaller chunks, so that
 /// a cut half way leaves some behind.
 const CHUNKS_MIN: u64 = 24;
-/// The smallest file that can be cut half way with whole chunks before it.
-const SIZE_MIN: u64 = CHUNKS_MIN * ChunkSize::MIN;
+/// A smaller file would be on its way as a whole before the first chunk is complete.
+const SIZE_MIN: u64 = 64 << 20;
 /// How often the same upload is begun again where it does not reconnect by itself.
 const RUNS_MAX: u32 = 3;
 /// How long a later run waits for the lock of the one before, whose link is gone.
