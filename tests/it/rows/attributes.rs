@@ -38,7 +38,14 @@ fn mode_and_times_are_set_when_asked() {
     let client = Client::of(&sshd);
     let source = client.source("source", CHUNK + 1, 1);
     set_mode(&source, 0o654);
-    assert!(Command::new("touch").args(["-d", "2001-02-03 04:05:06 UTC"]).arg(&source).status().expect("touch").success());
+    assert!(
+        Command::new("touch")
+            .args(["-d", "2001-02-03 04:05:06 UTC"])
+            .arg(&source)
+            .status()
+            .expect("touch")
+            .success()
+    );
     let target = |name: &str| sshd.scratch().join(name);
     client.put(&source, target("plain"), &[]).expect(0);
     assert_ne!(std::fs::metadata(target("plain")).expect("metadata").mtime(), 981_173_106);
@@ -54,7 +61,9 @@ fn mode_and_times_are_set_when_asked() {
     assert_eq!(std::fs::metadata(target("both")).expect("metadata").mtime(), 981_173_106);
     // By size and time, as rsync judges: the content is not looked at.
     std::fs::write(target("both"), content(CHUNK + 1, 9)).expect("other content");
-    assert!(Command::new("touch").arg("-r").arg(&source).arg(target("both")).status().expect("touch").success());
+    assert!(
+        Command::new("touch").arg("-r").arg(&source).arg(target("both")).status().expect("touch").success()
+    );
     assert_eq!(client.put(&source, target("both"), &["--quick"]).expect(0).status(), "unchanged");
     client.put(&source, target("both"), &[]).expect(4);
 }

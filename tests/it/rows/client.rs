@@ -246,6 +246,7 @@ pub fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Sends a signal; that the process has gone already is no error.
 pub fn signal(name: &str, pid: u32) {
     use rustix::process::{Pid, Signal, kill_process};
     let signal = match name {
@@ -253,10 +254,13 @@ pub fn signal(name: &str, pid: u32) {
         "TERM" => Signal::TERM,
         "STOP" => Signal::STOP,
         "CONT" => Signal::CONT,
+        "KILL" => Signal::KILL,
         other => panic!("no such signal here: {other}"),
     };
     let pid = Pid::from_raw(pid.try_into().expect("a pid")).expect("a pid");
-    kill_process(pid, signal).expect("a process that is there");
+    if let Err(error) = kill_process(pid, signal) {
+        assert_eq!(error, rustix::io::Errno::SRCH, "{name} to {pid:?}");
+    }
 }
 
 /// `'…'` for a POSIX shell.

@@ -125,7 +125,12 @@ fn a_killed_run_is_resumed_and_nothing_is_sent_twice(place: &Place) {
         run.until("some chunks", || place.published(&target).len() >= 8);
         run.kill();
         place.wait_idle();
-        assert!(!place.run(&format!("ls '{}'", target.parent().expect("a parent").display())).lines().any(|n| n == "disk.img"));
+        assert!(
+            !place
+                .run(&format!("ls '{}'", target.parent().expect("a parent").display()))
+                .lines()
+                .any(|n| n == "disk.img")
+        );
         let there = place.published(&target).len() as u64;
         assert!((8..chunks).contains(&there), "{merge}: {there}");
 
@@ -327,7 +332,10 @@ fn clean_removes_ones_own_and_nothing_else(place: &Place) {
     let temp = super::place::temp_of(&target);
     for (what, make) in [
         ("a directory of a person's own", "mkdir 'T' && echo precious >'T/letters'"),
-        ("a foreign file among chunks", "mkdir 'T' && echo x >'T/alice-disk:1' && echo precious >'T/letters'"),
+        (
+            "a foreign file among chunks",
+            "mkdir 'T' && echo x >'T/alice-disk:1' && echo precious >'T/letters'",
+        ),
         ("chunks without a record", "mkdir 'T' && echo precious >'T/alice-disk:1'"),
     ] {
         place.run(&make.replace('T', temp.to_str().expect("UTF-8")));
@@ -381,7 +389,10 @@ fn a_merge_alone_finishes_stored_chunks(place: &Place) {
         let temp = super::place::temp_of(&target);
         place.run(&format!("cd '{}' && mv alice-disk:4 ../aside", temp.display()));
         client.on("merge", &target, &["--merge", merge]).expect(1).says("1 of 12 chunks are missing");
-        assert_eq!(record(place.host(), &target).map(|text| super::place::number_in(&text, "chunk")), Some(0));
+        assert_eq!(
+            record(place.host(), &target).map(|text| super::place::number_in(&text, "chunk")),
+            Some(0)
+        );
         place.run(&format!("cd '{}' && mv ../aside alice-disk:4", temp.display()));
         let outcome = client.on("merge", &target, &["--merge", merge]).expect(0);
         assert_eq!(outcome.status(), "uploaded", "{merge}");
@@ -442,8 +453,9 @@ fn an_interrupt_keeps_what_is_there(place: &Place) {
     let client = Client::of(place.host());
     let (source, target) = (client.source("source", 40 * CHUNK, 1), place.path("disk.img"));
     for name in ["INT", "TERM"] {
-        let mut run = client.start_put(&source, &target, &[SLOW]);
-        run.until("some chunks", || place.published(&target).len() >= 4);
+        let before = place.published(&target).len();
+        let mut run = client.start_put(&source, &target, &[VERY_SLOW]);
+        run.until("some chunks", || place.published(&target).len() >= before + 2);
         run.signal(name);
         let outcome = run.wait().expect(130).says("run the same command again to");
         assert_eq!(outcome.last()["exit_code"], 130);

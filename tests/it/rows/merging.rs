@@ -49,7 +49,9 @@ fn script_processes(target: &Path) -> Vec<u32> {
         let at = std::fs::read_link(entry.path().join("cwd")).unwrap_or_default();
         let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line).into_owned();
-        if line.contains("merge.sh") && (at.starts_with(&temp) || line.contains(temp.to_str().expect("UTF-8"))) {
+        if line.contains("merge.sh")
+            && (at.starts_with(&temp) || line.contains(temp.to_str().expect("UTF-8")))
+        {
             found.push(pid);
         }
     }
@@ -141,7 +143,8 @@ fn the_script_goes_on_when_its_client_is_killed_and_a_merge_commits() {
 fn a_merge_over_sftp_goes_on_from_the_record() {
     for poor in [false, true] {
         // Without copy-data the bytes go through the client.
-        let builder = if poor { Sshd::builder().sftp_arguments(&["-P", "copy-data"]) } else { Sshd::builder() };
+        let builder =
+            if poor { Sshd::builder().sftp_arguments(&["-P", "copy-data"]) } else { Sshd::builder() };
         let sshd = builder.start();
         let client = Client::of(&sshd);
         let chunks = 400;
@@ -152,11 +155,7 @@ fn a_merge_over_sftp_goes_on_from_the_record() {
         run.until("all chunks", || published(&sshd, &target).len() as u64 == chunks);
         run.kill();
         for pid in script {
-            rustix::process::kill_process(
-                rustix::process::Pid::from_raw(pid.cast_signed()).expect("a pid"),
-                rustix::process::Signal::KILL,
-            )
-            .expect("killed");
+            signal("KILL", pid);
         }
         wait_idle(&sshd);
         let merged = || number_in(&record(&sshd, &target).expect("a record"), "chunk");

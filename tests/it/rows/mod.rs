@@ -4,9 +4,17 @@
 //! on every kind of host is in `everywhere`, which runs against an sshd with a shell, one
 //! that serves SFTP alone, and one in a container; the rest needs a server of its own making.
 
+mod attributes;
 mod client;
+mod demo;
+mod errors;
 mod everywhere;
+mod hosts;
+mod interrupts;
 mod locks;
+mod merging;
+mod names;
 mod place;
+mod progress;
 mod resuming;
 mod terminal;

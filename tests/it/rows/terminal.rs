@@ -26,7 +26,10 @@ impl Terminal {
         let path = scratch.join(".at-terminal");
         std::fs::write(&path, text).expect("a script");
         let mut script = Command::new("script");
-        script.args(["--quiet", "--return", "--command"]).arg(format!("sh {}", path.display())).arg("/dev/null");
+        script
+            .args(["--quiet", "--return", "--command"])
+            .arg(format!("sh {}", path.display()))
+            .arg("/dev/null");
         for (name, value) in command.get_envs() {
             match value {
                 Some(value) => script.env(name, value),
