@@ -104,7 +104,10 @@ impl Guard {
             }
         };
         tokio::select! {
-            done = work => done,
+            done = work => match done {
+                Err(failure) => Err(self.explained(failure).await),
+                done => done,
+            },
             by = lost => Err(Failure::new(
                 FailureKind::Locked,
                 Phase::Lock,
@@ -132,6 +135,19 @@ impl Guard {
                 released => return released,
             }
         }
+    }
+
+    /// Whoever takes the lock moves this run's files away, and the next request for one of
+    /// them may fail before a look at the lock comes: then the lock is what to speak of.
+    async fn explained(&self, failure: Failure) -> Failure {
+        if matches!(failure.kind, FailureKind::Locked | FailureKind::Link | FailureKind::Interrupted) {
+            return failure;
+        }
+        match self.keeper.lock().await.as_ref() {
+            Some(keeper) => keeper.look_now().await.err().filter(|f| f.kind == FailureKind::Locked),
+            None => None,
+        }
+        .unwrap_or(failure)
     }
 
     /// Gives the lock back; what is in the temp directory stays. Without a session the

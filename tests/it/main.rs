@@ -15,4 +15,5 @@ mod layers;
 mod local_commands;
 mod lock;
 mod loopback;
+mod rows;
 mod scripts;
