@@ -9,7 +9,7 @@ use crate::model::chunk::Geometry;
 use crate::model::manifest::{self, Manifest, ManifestError};
 use crate::model::names::{Entry, RunNames};
 use crate::model::plan::Found;
-use crate::model::record::{Record, RecordError};
+use crate::model::record::Record;
 use crate::model::remote_path::RemotePath;
 use crate::model::run_id::RunId;
 use crate::remote::files::{DirectoryEntry, FileKind};
