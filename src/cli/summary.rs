@@ -3,10 +3,13 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::json::state_name;
+use super::json::result::state_name;
 use crate::engine::report::{CleanReport, PutReport, PutStatus, StatusReport, UploadStatus, VerifiedBy};
 use crate::model::escape::printable;
 use crate::model::units::{human_duration, human_rate, human_size, utc_time};
+
+/// Of less the rate says nothing about the link.
+const MIN_BYTES_FOR_RATE: u64 = 1 << 20;
 
 /// How an upload or a merge ended, in one line. `verb` is "uploaded" or "merged".
 pub fn put_line(host: &str, report: &PutReport, verb: &str, time: Duration) -> String {
@@ -19,7 +22,7 @@ pub fn put_line(host: &str, report: &PutReport, verb: &str, time: Duration) -> S
         PutStatus::WouldUpload => format!("{place}: would upload {size}{there}; nothing was changed"),
         PutStatus::Uploaded => {
             let rate = match report.bytes_sent {
-                0 => String::new(),
+                ..MIN_BYTES_FOR_RATE => String::new(),
                 bytes => format!(" ({})", human_rate(bytes, time)),
             };
             format!("{place}: {verb} {size} in {}{rate}{there}{}", human_duration(time), proof(report))
