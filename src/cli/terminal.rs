@@ -32,7 +32,6 @@ pub fn wants_bar(output: &OutputArgs) -> bool {
 pub struct TerminalMonitor {
     screen: Arc<Screen>,
     progress: Arc<Progress>,
-    host: String,
     threshold: Level,
     /// Shows the progress as long as the monitor lives.
     _ticker: Option<Ticker>,
@@ -43,7 +42,7 @@ impl TerminalMonitor {
         let progress = Arc::new(Progress::default());
         let host = printable(host.as_bytes());
         let ticker = (!output.quiet).then(|| ticker(&screen, &progress, &host, wants_bar(output)));
-        TerminalMonitor { screen, progress, host, threshold: threshold(output), _ticker: ticker }
+        TerminalMonitor { screen, progress, threshold: threshold(output), _ticker: ticker }
     }
 }
 
@@ -64,14 +63,6 @@ fn ticker(screen: &Arc<Screen>, progress: &Arc<Progress>, host: &str, bar: bool)
     })
 }
 
-/// Names the host once: most notices begin with their place.
-fn notice_line(host: &str, notice: &Notice) -> String {
-    let warning = if notice.level == Level::Warning { "warning: " } else { "" };
-    let names_host = notice.text.strip_prefix(host).is_some_and(|rest| rest.starts_with(':'));
-    let place = if names_host { String::new() } else { format!("{host}: ") };
-    format!("haul: {warning}{place}{}", notice.text)
-}
-
 impl Monitor for TerminalMonitor {
     fn phase(&self, phase: Phase, done: u64, total: u64) {
         self.progress.start(phase, done, total);
@@ -83,7 +74,8 @@ impl Monitor for TerminalMonitor {
 
     fn notice(&self, notice: Notice) {
         if notice.level >= self.threshold {
-            self.screen.line(&notice_line(&self.host, &notice));
+            let warning = if notice.level == Level::Warning { "warning: " } else { "" };
+            self.screen.line(&format!("haul: {warning}{}", notice.text));
         }
     }
 
@@ -98,18 +90,6 @@ impl Monitor for TerminalMonitor {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_notice_names_its_host_once() {
-        let notice = |level, text: &str| Notice { level, text: text.to_owned() };
-        for (notice, line) in [
-            (notice(Level::Info, "web1:/srv/img: resuming"), "haul: web1:/srv/img: resuming"),
-            (notice(Level::Info, "resuming"), "haul: web1: resuming"),
-            (notice(Level::Warning, "web10 is near"), "haul: warning: web1: web10 is near"),
-        ] {
-            assert_eq!(notice_line("web1", &notice), line);
-        }
-    }
 
     #[test]
     fn quiet_and_verbose_choose_what_is_shown() {

@@ -36,7 +36,7 @@ pub struct Prepared {
     pub merged: RemotePath,
     pub generation: RunId,
     pub destination: Destination,
-    /// Whether several handles may write to one file at once.
+    /// Whether several handles may write to one file at once, and anywhere in it.
     pub several_handles: bool,
 }
 
@@ -65,6 +65,7 @@ struct Kept {
 impl Preparation<'_> {
     pub async fn run(self) -> Result<Prepared, Failure> {
         let state = temp::read(self.site, Phase::Survey).await?.unwrap_or_default();
+        state.check_version(self.site)?;
         let kept = match (&state.manifest, self.source) {
             (Some(old), Some(source)) if !self.same_source(old, source) => {
                 self.keep_what_agrees(&state, old, source).await?

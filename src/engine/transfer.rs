@@ -48,6 +48,8 @@ pub struct Transfer {
     began_from: Option<(Baseline, Option<Attributes>)>,
     /// The digest of a commit that was begun and whose outcome may be unknown.
     committing: Option<Digest>,
+    /// What stood at the target may have been removed for that commit.
+    removed_first: bool,
     size: u64,
     chunks_total: u64,
     chunks_skipped: Option<u64>,
@@ -70,6 +72,7 @@ impl Transfer {
             known: None,
             began_from: None,
             committing: None,
+            removed_first: false,
             size,
             chunks_total: 0,
             chunks_skipped: None,
@@ -153,6 +156,7 @@ impl Transfer {
         let manifest = prepared.manifest.manifest();
         let dress = self.dress(site, run, source, &manifest, existing).await?;
         self.committing = Some(digest);
+        self.removed_first = replace == Replace::RemoveFirst;
         self.monitor.phase(Phase::Commit, 0, 0);
         commit(site, &guard.held, &prepared.merged, before, replace, dress, self.monitor.as_ref()).await?;
         self.took(Phase::Commit, began);
@@ -242,13 +246,16 @@ impl Transfer {
         }
         let began = Instant::now();
         let merging = self.merge(site, guard, prepared, &plan, board.clone());
-        self.monitor.phase(Phase::Merge, geometry.end(plan.found.merged), geometry.size());
+        // Placed chunks are where they belong: there is nothing to watch a merge of.
+        if matches!(prepared.destination, Destination::Stored) || !plan.found.stored.is_empty() {
+            self.monitor.phase(Phase::Merge, geometry.end(plan.found.merged), geometry.size());
+        }
         let uploading = async {
             let Some(source) = source.filter(|_| !plan.missing.is_empty()) else { return Ok(()) };
             self.monitor.phase(Phase::Upload, plan.present_bytes(), geometry.size());
             let upload = Upload {
                 site: site.clone(),
-                run: guard.run_names().clone(),
+                guard: guard.clone(),
                 attempt: self.attempt,
                 source: source.clone(),
                 plan: plan.clone(),
@@ -379,12 +386,19 @@ impl Transfer {
     }
 
     /// After a link that died during the commit: whether the rename happened.
-    pub async fn was_committed(&self, site: &Site) -> Result<bool, Failure> {
+    pub async fn was_committed(&mut self, site: &Site) -> Result<bool, Failure> {
         let Some(digest) = self.committing else { return Ok(false) };
         match site.files.lstat(site.names.target()).await {
             Ok(attributes) if attributes.size == Some(self.size) => {}
             Ok(_) => return Ok(false),
-            Err(error) if error.is_not_found() => return Ok(false),
+            Err(error) if error.is_not_found() => {
+                if self.removed_first
+                    && let Some((before, _)) = &mut self.began_from
+                {
+                    *before = Baseline::Absent;
+                }
+                return Ok(false);
+            }
             Err(error) => return Err(Failure::remote(Phase::Commit, site.place(), &error)),
         }
         let hashed =

@@ -9,6 +9,7 @@ use super::times::RUN_ENTRIES_MAX;
 use crate::engine::failure::{Failure, Phase};
 use crate::model::names::{Names, RunNames};
 use crate::model::remote_path::RemotePath;
+use crate::model::run_id::RunId;
 use crate::remote::{Files, RemoteError};
 
 /// Gives the lock back and removes the private directory and the temp directory, as far
@@ -19,14 +20,37 @@ use crate::remote::{Files, RemoteError};
 /// The private name goes first: from then on no link of this run that is still on its
 /// way can bring the lock back.
 pub async fn release(files: &dyn Files, held: &Held) -> Result<(), Failure> {
-    let failed = |error: RemoteError| Failure::remote(Phase::Clean, held.place(), &error);
+    let mut removed = Ok(());
     if held.kind != LockKind::Without {
-        remove_if_there(files, &held.private.lock()).await.map_err(failed)?;
-        if !held.lost.load(Ordering::Relaxed) {
-            give_back(files, held).await.map_err(failed)?;
+        // Where the private name cannot be removed the lock is given back all the same.
+        removed = remove_if_there(files, &held.private.lock()).await;
+        let dead = removed.as_ref().is_err_and(RemoteError::is_link);
+        if !dead && !held.lost.load(Ordering::Relaxed) {
+            removed = give_back(files, held).await.and(removed);
         }
     }
-    clear_private(files, &held.names, &held.private).await.map_err(failed)
+    let cleared = match &removed {
+        Err(error) if error.is_link() => Ok(()),
+        _ => clear_private(files, &held.names, &held.private).await,
+    };
+    removed.and(cleared).map_err(|error| Failure::remote(Phase::Clean, held.place(), &error))
+}
+
+/// Gives back a lock that this run may have got while it was still being acquired: only
+/// when it is seen to be this run's.
+pub(super) async fn give_back_own(
+    files: &dyn Files,
+    names: &Names,
+    run: RunId,
+    aside: &RemotePath,
+) -> Result<(), RemoteError> {
+    match read_content(files, names.lock()).await {
+        Ok((content, _)) if is_of(&content, run) => {}
+        Err(error) if error.is_link() => return Err(error),
+        Ok(_) | Err(_) => return Ok(()),
+    }
+    move_to_unused(files, names.lock(), aside).await?;
+    files.remove(aside).await
 }
 
 async fn give_back(files: &dyn Files, held: &Held) -> Result<(), RemoteError> {
