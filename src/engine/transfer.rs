@@ -44,6 +44,8 @@ pub struct Transfer {
     attempt: u64,
     /// What this process knows of the source.
     known: Option<Manifest>,
+    /// The manifest on the target was found to be damaged, and not yet replaced.
+    distrust: bool,
     /// What stood at the target when the transfer began.
     began_from: Option<(Baseline, Option<Attributes>)>,
     /// The digest of a commit that was begun and whose outcome may be unknown.
@@ -70,6 +72,7 @@ impl Transfer {
             sent: Arc::default(),
             attempt: 0,
             known: None,
+            distrust: false,
             began_from: None,
             committing: None,
             removed_first: false,
@@ -108,6 +111,22 @@ impl Transfer {
         guard: &Guard,
         source: Option<&Source>,
     ) -> Result<PutReport, Failure> {
+        let outcome = self.run_once(site, guard, source).await;
+        let Err(failure) = &outcome else { return outcome };
+        if !self.distrust {
+            return outcome;
+        }
+        let text = format!("{}: {}; reading the source again", failure.place, failure.cause);
+        self.monitor.notice(Notice { level: Level::Warning, text });
+        self.run_once(site, guard, source).await
+    }
+
+    async fn run_once(
+        &mut self,
+        site: &Site,
+        guard: &Guard,
+        source: Option<&Source>,
+    ) -> Result<PutReport, Failure> {
         let Some((before, existing)) = self.began_from else {
             return Err(Failure::new(FailureKind::Failed, Phase::Survey, site.place(), "not begun"));
         };
@@ -123,6 +142,7 @@ impl Transfer {
             attempt: self.attempt,
             source,
             before,
+            distrust: self.distrust,
             known: self.known.take(),
             options: &self.options,
             monitor: &self.monitor,
@@ -130,13 +150,15 @@ impl Transfer {
         }
         .run()
         .await?;
+        self.distrust = false;
         self.take_plan(site, &prepared);
         space::check(site, &prepared.plan, &prepared.destination).await?;
 
         let sent_before = self.sent.bytes.load(Ordering::Relaxed);
         let outcome = self.fill(site, guard, source, &prepared).await;
         // What was learnt of the source is kept, whatever came of the rest.
-        self.known = Some(prepared.manifest.manifest());
+        self.distrust = prepared.manifest.is_contradicted();
+        self.known = (!self.distrust).then(|| prepared.manifest.manifest());
         let verified_by = match outcome {
             Ok(verified_by) => verified_by,
             Err(failure) => {

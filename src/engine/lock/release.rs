@@ -20,20 +20,17 @@ use crate::remote::{Files, RemoteError};
 /// The private name goes first: from then on no link of this run that is still on its
 /// way can bring the lock back.
 pub async fn release(files: &dyn Files, held: &Held) -> Result<(), Failure> {
-    let mut removed = Ok(());
+    let failed = |error: RemoteError| Failure::remote(Phase::Clean, held.place(), &error);
     if held.kind != LockKind::Without {
-        // Where the private name cannot be removed the lock is given back all the same.
-        removed = remove_if_there(files, &held.private.lock()).await;
-        let dead = removed.as_ref().is_err_and(RemoteError::is_link);
-        if !dead && !held.lost.load(Ordering::Relaxed) {
-            removed = give_back(files, held).await.and(removed);
+        // Where the private name cannot be removed the lock is given back all the same. Where
+        // the lock cannot, the directory stays, so that the next run sees what to clean up.
+        let removed = remove_if_there(files, &held.private.lock()).await;
+        if !removed.as_ref().is_err_and(RemoteError::is_link) && !held.lost.load(Ordering::Relaxed) {
+            give_back(files, held).await.map_err(failed)?;
         }
+        removed.map_err(failed)?;
     }
-    let cleared = match &removed {
-        Err(error) if error.is_link() => Ok(()),
-        _ => clear_private(files, &held.names, &held.private).await,
-    };
-    removed.and(cleared).map_err(|error| Failure::remote(Phase::Clean, held.place(), &error))
+    clear_private(files, &held.names, &held.private).await.map_err(failed)
 }
 
 /// Gives back a lock that this run may have got while it was still being acquired: only

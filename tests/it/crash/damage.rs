@@ -271,7 +271,11 @@ fn moment(way: Way, came: Came) -> usize {
 }
 
 fn damaged(way: Way, moment: usize, which: usize) -> Verdict {
-    let (what, harm, then) = MATRIX[which];
+    let (what, harm, mut then) = MATRIX[which];
+    if way.name == POOR.name && what.starts_with("manifest's") {
+        // Without copy-data nothing can be kept of a merged file.
+        then = ALL;
+    }
     let scene = Scene::new(way, true);
     let killed = scene.run(FaultScript::new(Moment::Call(moment), Fault::Crash, 0), 0);
     let missing = CHUNKS as usize - scene.published().len();
