@@ -6,6 +6,7 @@
 
 mod attributes;
 mod client;
+mod connecting;
 mod demo;
 mod errors;
 mod everywhere;
