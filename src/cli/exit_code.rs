@@ -18,6 +18,8 @@ pub enum ExitCode {
     Storage,
     TimedOut,
     Interrupted,
+    /// Of `exec`: what the command on the host ended with, or as ssh and shells say it.
+    Remote(u8),
 }
 
 /// A row of the table.
@@ -63,7 +65,10 @@ const WORST_FIRST: [ExitCode; 11] = [
 
 impl ExitCode {
     pub fn number(self) -> u8 {
-        // Every code has its row: a test sees to it.
+        if let ExitCode::Remote(number) = self {
+            return number;
+        }
+        // Every other code has its row: a test sees to it.
         TABLE.iter().find(|row| row.code == self).map_or(1, |row| row.number)
     }
 
@@ -100,6 +105,10 @@ pub fn help() -> String {
     for row in &TABLE {
         text.push_str(&format!("  {:>3}  {}\n", row.number, row.meaning));
     }
+    text.push_str(
+        "exec on one host ends as its command does; 128 + n after a death by signal n,\n\
+         255 when the link or the host failed, 126 and 127 as a shell has them.\n",
+    );
     text
 }
 

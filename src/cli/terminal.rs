@@ -15,6 +15,8 @@ use crate::model::units::human_duration;
 
 const BAR_INTERVAL: Duration = Duration::from_millis(100);
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
+/// Looks between two lines, so that the first one has a rate already.
+const LOOKS_A_LINE: u32 = 10;
 
 /// The least that is shown.
 fn threshold(output: &OutputArgs) -> Level {
@@ -56,8 +58,11 @@ fn ticker(screen: &Arc<Screen>, progress: &Arc<Progress>, host: &str, bar: bool)
             }
         });
     }
-    Ticker::start(LINE_INTERVAL, move || {
-        if let Some(view) = meter.view(&progress, Instant::now()) {
+    let mut looks = 0;
+    Ticker::start(LINE_INTERVAL / LOOKS_A_LINE, move || {
+        let view = meter.view(&progress, Instant::now());
+        looks = (looks + 1) % LOOKS_A_LINE;
+        if let Some(view) = view.filter(|_| looks == 0) {
             screen.line(&format!("haul: {host}: {} {view}", view.phase.name()));
         }
     })

@@ -1,6 +1,7 @@
 //! What to do on a target: survey, lock, upload, merge, verify, commit.
 
 pub mod clean;
+pub mod exec;
 pub mod failure;
 pub mod finish;
 pub mod job;

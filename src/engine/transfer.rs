@@ -154,11 +154,18 @@ impl Transfer {
         self.take_plan(site, &prepared);
         space::check(site, &prepared.plan, &prepared.destination).await?;
 
+        let sent_before = self.sent.bytes.load(Ordering::Relaxed);
         let outcome = self.fill(site, guard, source, &prepared).await;
         // What was learnt of the source is kept, whatever came of the rest.
         self.distrust = prepared.manifest.is_contradicted();
         self.known = (!self.distrust).then(|| prepared.manifest.manifest());
-        let verified_by = outcome?;
+        let verified_by = match outcome {
+            Ok(verified_by) => verified_by,
+            Err(failure) => {
+                let sent = self.sent.bytes.load(Ordering::Relaxed) - sent_before;
+                return Err(space::explained(site, failure, &prepared.plan, sent).await);
+            }
+        };
         prepared.manifest.close().await.map_err(site.failed(Phase::Upload))?;
         if let Some(source) = source {
             source.check_unchanged()?;

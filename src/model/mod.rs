@@ -3,6 +3,7 @@
 pub mod chunk;
 pub mod digest;
 pub mod escape;
+pub mod exec;
 pub mod identity;
 pub mod lock_file;
 pub mod manifest;
@@ -13,4 +14,5 @@ pub mod record;
 pub mod remote_path;
 pub mod run_id;
 pub mod shell;
+pub mod signal;
 pub mod units;

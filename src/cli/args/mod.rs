@@ -7,6 +7,7 @@ pub mod clean;
 pub mod completions;
 pub mod connection;
 pub mod demo;
+pub mod exec;
 pub mod hosts;
 pub mod merge;
 pub mod output;
@@ -29,6 +30,7 @@ Examples:
   haul put disk.img web1:/srv/             upload; the same command again resumes
   haul put disk.img alice@[::1]:           an IPv6 address; into the remote home
   haul status web1:/srv/disk.img           what stands at the target
+  haul exec web1 -- uname -a               a command, its output and its status
 ";
 
 /// Carries big files to hosts over SSH: in chunks, resumable, locked, verified, put in
@@ -46,6 +48,9 @@ pub enum Command {
     Status(status::StatusArgs),
     Merge(merge::MergeArgs),
     Clean(clean::CleanArgs),
+    /// Run a command on a host as subprocess.run would
+    Exec(Box<exec::ExecArgs>),
+    /// List the hosts of hosts.toml; --ping tries each
     Hosts(hosts::HostsArgs),
     Demo(demo::DemoArgs),
     Completions(completions::CompletionsArgs),
@@ -75,6 +80,7 @@ pub fn examples_of(command: &str) -> &'static str {
         "status" => status::EXAMPLES,
         "merge" => merge::EXAMPLES,
         "clean" => clean::EXAMPLES,
+        "exec" => exec::EXAMPLES,
         "hosts" => hosts::EXAMPLES,
         "demo" => demo::EXAMPLES,
         "completions" => completions::EXAMPLES,

@@ -11,6 +11,7 @@ use crate::model::units::{parse_duration, parse_rate, parse_size};
 const MAX_CONNECTIONS: u32 = 64;
 const MAX_RETRIES: u32 = 10_000;
 const STALL_TIMEOUT_LIMITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(24 * 3600));
+const MAX_TIME_LIMIT: Duration = Duration::from_secs(365 * 24 * 3600);
 /// As scp's `-l`: a kilobit has 1024 bits.
 const BYTES_PER_KILOBIT: u64 = 128;
 
@@ -89,6 +90,12 @@ pub fn parse_stall_timeout(text: &str) -> Result<Duration, String> {
     let time = parse_duration(text).map_err(|error| error.to_string())?;
     let (least, most) = STALL_TIMEOUT_LIMITS;
     if time < least || time > most { Err("has to be from 1s to 1d".to_owned()) } else { Ok(time) }
+}
+
+/// A time that something may take; none at all is allowed.
+pub fn parse_time_limit(text: &str) -> Result<Duration, String> {
+    let time = parse_duration(text).map_err(|error| error.to_string())?;
+    if time > MAX_TIME_LIMIT { Err("has to be at most 365d".to_owned()) } else { Ok(time) }
 }
 
 pub fn parse_port(text: &str) -> Result<u16, String> {

@@ -3,6 +3,7 @@
 pub mod clean;
 pub mod completions;
 pub mod demo;
+pub mod exec;
 pub mod hosts;
 pub mod man;
 pub mod merge;

@@ -60,7 +60,7 @@ fn a_bad_request_is_told_before_anything_is_changed() {
     assert_eq!(names(&sshd, &sshd.scratch()), ["file"]);
 
     for (arguments, said) in [
-        (&["put", "source"][..], "DEST"),
+        (&["put", "source"][..], "required arguments"),
         (&["put", "source", "no-colon"], "no-colon"),
         (&["put", "--merge", "rsync", "source", "h:x"], "rsync"),
         (&["put", "--chunk-size", "7", "source", "h:x"], "chunk"),

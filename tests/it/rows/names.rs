@@ -84,7 +84,7 @@ fn every_name_arrives_as_it_is(sshd: &Sshd, merge: &str) {
         std::fs::write(&source, content(size, index as u64)).expect("a source");
         for target in [into.join(""), into.join(&name)] {
             let outcome = client.put(&source, &target, &["--merge", merge]).expect(0);
-            assert_eq!(entries(&into), [name.clone()], "{name:?}");
+            assert_eq!(entries(&into), std::slice::from_ref(&name), "{name:?}");
             let arrived = std::fs::read(into.join(&name)).expect("the target");
             assert!(arrived == content(size, index as u64), "{name:?}");
             for text in [&outcome.stdout, &outcome.stderr] {
@@ -99,7 +99,7 @@ fn every_name_arrives_as_it_is(sshd: &Sshd, merge: &str) {
         let plain = client.source("plain", CHUNK + 1, 99);
         client.put(&plain, into.join(&name), &["--merge", merge]).expect(0);
         assert!(std::fs::read(into.join(&name)).expect("the target") == content(CHUNK + 1, 99), "{name:?}");
-        assert_eq!(entries(&into), [name.clone()], "{name:?}");
+        assert_eq!(entries(&into), std::slice::from_ref(&name), "{name:?}");
     }
     let canaries = [sshd.scratch().join("canary"), client.home().join("canary"), "/root/canary".into()];
     assert!(canaries.iter().all(|path| !path.exists()), "a name was run as a command");
@@ -142,7 +142,7 @@ fn hostile_names_resume_and_are_cleaned() {
                 assert!(entries(&sshd.scratch()).is_empty(), "{name:?}");
             } else {
                 assert!(client.put(&source, &target, &[]).expect(0).number("chunks_skipped") >= 3);
-                assert_eq!(entries(&sshd.scratch()), [name.clone()]);
+                assert_eq!(entries(&sshd.scratch()), std::slice::from_ref(&name));
                 std::fs::remove_file(&target).expect("the target");
             }
         }
