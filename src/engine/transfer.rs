@@ -338,6 +338,8 @@ impl Transfer {
                 MergeMethod::Sftp => false,
                 MergeMethod::Script => {
                     if site.shell(&monitor).await.is_none() {
+                        // A link that died meanwhile shows here, and is no missing shell.
+                        site.files.lstat(site.names.temp()).await.map_err(site.failed(Phase::Merge))?;
                         return Err(Failure::new(
                             FailureKind::Failed,
                             Phase::Merge,
