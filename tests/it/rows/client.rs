@@ -125,6 +125,15 @@ impl Running {
         self.child.id()
     }
 
+    /// What is printed, as it comes.
+    pub fn stdout_path(&self) -> PathBuf {
+        self.stdout.clone()
+    }
+
+    pub fn stderr_path(&self) -> PathBuf {
+        self.stderr.clone()
+    }
+
     pub fn stderr(&self) -> String {
         lossy(&self.stderr)
     }

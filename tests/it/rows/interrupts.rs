@@ -16,10 +16,9 @@ fn the_second_interrupt_leaves_at_once() {
     // A clean stop would have to wait for a server that says nothing.
     sshd.freeze();
     run.signal("INT");
-    let mut said = String::new();
+    let stderr = run.stderr_path();
     run.until("the first interrupt to be seen", || {
-        said = std::fs::read_to_string(client.home().join(".run-0.stderr")).unwrap_or_default();
-        said.contains("once more leaves at once")
+        std::fs::read_to_string(&stderr).unwrap_or_default().contains("once more leaves at once")
     });
     run.signal("INT");
     // Far less than the time after which silence is an error.

@@ -1,5 +1,7 @@
 //! Rows A4, A5 and A9 to A12: both merges, what they record, and that they go on.
 
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -26,18 +28,22 @@ fn merged_file(target: &Path) -> Option<(PathBuf, u64)> {
     None
 }
 
-/// Bytes on the disk at and below `directory`. What vanishes meanwhile does not count.
+/// Bytes on the disk at and below `directory`, a file with two names counted once. What
+/// vanishes meanwhile does not count.
 fn disk_use(directory: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    let mut sum = 0;
+    let mut files = BTreeMap::new();
+    gather(directory, &mut files);
+    files.values().sum()
+}
+
+fn gather(directory: &Path, files: &mut BTreeMap<u64, u64>) {
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
         let Ok(metadata) = entry.metadata() else { continue };
-        sum += metadata.blocks() * 512;
+        files.insert(metadata.ino(), metadata.blocks() * 512);
         if metadata.is_dir() {
-            sum += disk_use(&entry.path());
+            gather(&entry.path(), files);
         }
     }
-    sum
 }
 
 /// The shells on this machine that run the merge script of `target`.

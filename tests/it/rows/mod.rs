@@ -6,6 +6,7 @@
 
 mod attributes;
 pub mod client;
+mod connecting;
 mod demo;
 mod errors;
 mod everywhere;
