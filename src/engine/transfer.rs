@@ -440,6 +440,7 @@ impl Transfer {
     /// Removes what is no longer needed; the lock goes with the release.
     pub async fn after_commit(&mut self, site: &Site, guard: &Guard) -> Result<PutReport, Failure> {
         let began = Instant::now();
+        self.monitor.phase(Phase::Clean, 0, 0);
         match leftovers::remove_all(site, guard).await {
             Ok(()) => {}
             Err(failure) if failure.kind == FailureKind::Link => return Err(failure),
