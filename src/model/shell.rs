@@ -30,7 +30,7 @@ const PIECE_BYTES: usize = 16 * 1024;
 /// text in its locale, so values are made in the C locale; the target's own is put back for
 /// what the script runs.
 const BYTES: &str = "haul_locale=${LC_ALL-}; haul_local=${LC_ALL+set}; LC_ALL=C";
-const CHARACTERS: &str = "case $haul_local in set) LC_ALL=$haul_locale;; *) unset LC_ALL;; esac";
+const CHARACTERS: &str = "[ \"$haul_local\" ] && LC_ALL=$haul_locale || unset LC_ALL";
 
 /// A script in the POSIX shell's language: constant text, and variables set beforehand.
 #[derive(Debug, Clone, PartialEq, Eq)]
