@@ -15,6 +15,8 @@ use crate::model::units::human_duration;
 
 const BAR_INTERVAL: Duration = Duration::from_millis(100);
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
+/// Looks between two lines, so that the first one has a rate already.
+const LOOKS_A_LINE: u32 = 10;
 
 /// The least that is shown.
 fn threshold(output: &OutputArgs) -> Level {
@@ -32,7 +34,6 @@ pub fn wants_bar(output: &OutputArgs) -> bool {
 pub struct TerminalMonitor {
     screen: Arc<Screen>,
     progress: Arc<Progress>,
-    host: String,
     threshold: Level,
     /// Shows the progress as long as the monitor lives.
     _ticker: Option<Ticker>,
@@ -43,7 +44,7 @@ impl TerminalMonitor {
         let progress = Arc::new(Progress::default());
         let host = printable(host.as_bytes());
         let ticker = (!output.quiet).then(|| ticker(&screen, &progress, &host, wants_bar(output)));
-        TerminalMonitor { screen, progress, host, threshold: threshold(output), _ticker: ticker }
+        TerminalMonitor { screen, progress, threshold: threshold(output), _ticker: ticker }
     }
 }
 
@@ -57,8 +58,11 @@ fn ticker(screen: &Arc<Screen>, progress: &Arc<Progress>, host: &str, bar: bool)
             }
         });
     }
-    Ticker::start(LINE_INTERVAL, move || {
-        if let Some(view) = meter.view(&progress, Instant::now()) {
+    let mut looks = 0;
+    Ticker::start(LINE_INTERVAL / LOOKS_A_LINE, move || {
+        let view = meter.view(&progress, Instant::now());
+        looks = (looks + 1) % LOOKS_A_LINE;
+        if let Some(view) = view.filter(|_| looks == 0) {
             screen.line(&format!("haul: {host}: {} {view}", view.phase.name()));
         }
     })
@@ -76,7 +80,7 @@ impl Monitor for TerminalMonitor {
     fn notice(&self, notice: Notice) {
         if notice.level >= self.threshold {
             let warning = if notice.level == Level::Warning { "warning: " } else { "" };
-            self.screen.line(&format!("haul: {}: {warning}{}", self.host, notice.text));
+            self.screen.line(&format!("haul: {warning}{}", notice.text));
         }
     }
 

@@ -45,7 +45,9 @@ pub async fn run<J: Job>(
         }
     };
     if let Some(guard) = job.take_guard() {
-        let released = release(&guard, &mut link, &mut retry, outcome.is_ok(), job.progress()).await;
+        let given_up = outcome.as_ref().is_err_and(|failure| failure.kind == FailureKind::Link);
+        let released =
+            if given_up { guard.release(None).await } else { guard.give_back(&mut link, &mut retry).await };
         if let Err(failure) = released {
             // What the job came to counts for more; a lock that stays has a dead holder.
             let text = format!("the lock could not be given back: {failure}");
@@ -54,27 +56,4 @@ pub async fn run<J: Job>(
     }
     link.close().await;
     outcome
-}
-
-/// Connects again for it only where all else is done.
-async fn release(
-    guard: &Guard,
-    link: &mut Link,
-    retry: &mut Retry,
-    again: bool,
-    progress: u64,
-) -> Result<(), Failure> {
-    loop {
-        let files = match link.files() {
-            None if again => Some(link.get().await?.1),
-            files => files,
-        };
-        match guard.release(files).await {
-            Err(failure) if failure.kind == FailureKind::Link && again => {
-                link.lose();
-                retry.pause(failure, progress).await?;
-            }
-            outcome => return outcome,
-        }
-    }
 }

@@ -126,7 +126,7 @@ fn vouched(site: &Site, state: Option<&TempState>) -> Result<u64, Failure> {
         .record
         .as_ref()
         .is_some_and(|record| record.name() == printable(site.names.target().file_name()));
-    if chunks > 0 && !mine && state.manifest.is_none() {
+    if chunks > 0 && !mine && state.manifest.is_none() && !state.of_other_version {
         return Err(refuse(
             "no record of haul's vouches for what is in it, so nothing is removed".to_owned(),
         ));

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
-use super::connect::interrupted;
+use super::connect::{Link, interrupted};
 use super::failure::{Failure, FailureKind, Phase};
 use super::lock::{Acquirer, Held, Keeper, LockContext, LockState, LockTimes, fence, holder, release};
 use super::monitor::Monitor;
 use super::options::LockOptions;
+use super::retry::Retry;
 use super::site::Site;
 use super::stop::Stop;
 use crate::model::lock_file::SourceNote;
@@ -82,6 +83,15 @@ impl Guard {
         self.held.check(site.files.as_ref()).await
     }
 
+    /// To be asked before anything that counts: looks at the lock where the last beat is
+    /// older than it should be, as after a suspend.
+    pub async fn ensure_fresh(&self) -> Result<(), Failure> {
+        match self.keeper.lock().await.as_ref() {
+            Some(keeper) => keeper.ensure_fresh().await,
+            None => Ok(()),
+        }
+    }
+
     /// Does `work` for as long as the lock is held and nobody asks to stop.
     pub async fn watch<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         let state = self.keeper.lock().await.as_ref().map(Keeper::state);
@@ -94,7 +104,10 @@ impl Guard {
             }
         };
         tokio::select! {
-            done = work => done,
+            done = work => match done {
+                Err(failure) => Err(self.explained(failure).await),
+                done => done,
+            },
             by = lost => Err(Failure::new(
                 FailureKind::Locked,
                 Phase::Lock,
@@ -106,6 +119,37 @@ impl Guard {
         }
     }
 
+    /// [`Guard::release`] at the end of a job, over a new connection where the link dies
+    /// meanwhile: a file that is in place is not to stay locked.
+    pub async fn give_back(&self, link: &mut Link, retry: &mut Retry) -> Result<(), Failure> {
+        loop {
+            let released = async {
+                let (_, files) = link.get().await?;
+                self.release(Some(files)).await
+            };
+            match released.await {
+                Err(failure) if failure.kind == FailureKind::Link => {
+                    link.lose();
+                    retry.pause(failure, 0).await?;
+                }
+                released => return released,
+            }
+        }
+    }
+
+    /// Whoever takes the lock moves this run's files away, and the next request for one of
+    /// them may fail before a look at the lock comes: then the lock is what to speak of.
+    async fn explained(&self, failure: Failure) -> Failure {
+        if matches!(failure.kind, FailureKind::Locked | FailureKind::Link | FailureKind::Interrupted) {
+            return failure;
+        }
+        match self.keeper.lock().await.as_ref() {
+            Some(keeper) => keeper.look_now().await.err().filter(|f| f.kind == FailureKind::Locked),
+            None => None,
+        }
+        .unwrap_or(failure)
+    }
+
     /// Gives the lock back; what is in the temp directory stays. Without a session the
     /// lock stays too, and whoever comes next sees that its holder is dead.
     pub async fn release(&self, files: Option<Arc<dyn Files>>) -> Result<(), Failure> {
@@ -114,6 +158,7 @@ impl Guard {
         if let Some(keeper) = keeper {
             keeper.stop().await;
         }
+        // May be called again after a dead link; the keeper has ended by then.
         match files {
             Some(files) if !lost => release(files.as_ref(), &self.held).await,
             _ => Ok(()),

@@ -42,8 +42,10 @@ async fn remove_state(site: &Site, state: &TempState) -> Result<(), Failure> {
 }
 
 /// The target is complete, and a run that died after its commit left its temp directory:
-/// removes that, unless another run lives there.
+/// removes that, unless another run lives there. After a failure of kind `Link` call it
+/// again with the same `request`.
 pub async fn clean_after_commit(
+    request: &mut Request,
     site: &Site,
     options: &LockOptions,
     monitor: &Arc<dyn Monitor>,
@@ -51,8 +53,7 @@ pub async fn clean_after_commit(
 ) -> Result<(), Failure> {
     let options = LockOptions { wait: Wait::No, ..options.clone() };
     let note = SourceNote { name: Vec::new(), identity: String::new() };
-    let mut request = Request::default();
-    let guard = match Guard::acquire(&mut request, site, note, &options, monitor, stop).await {
+    let guard = match Guard::acquire(request, site, note, &options, monitor, stop).await {
         Ok(guard) => guard,
         Err(failure) if failure.kind == FailureKind::Locked => {
             let text = format!("{}: an upload to it is under way: {}", site.place(), failure.cause);

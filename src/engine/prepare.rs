@@ -36,7 +36,7 @@ pub struct Prepared {
     pub merged: RemotePath,
     pub generation: RunId,
     pub destination: Destination,
-    /// Whether several handles may write to one file at once.
+    /// Whether several handles may write to one file at once, and anywhere in it.
     pub several_handles: bool,
 }
 
@@ -47,6 +47,8 @@ pub struct Preparation<'a> {
     /// `None`: only what is there can be used.
     pub source: Option<&'a Source>,
     pub before: Baseline,
+    /// The manifest on the target is damaged: the source is read through and compared.
+    pub distrust: bool,
     /// What this process knows of the source already.
     pub known: Option<Manifest>,
     pub options: &'a PutOptions,
@@ -65,6 +67,7 @@ struct Kept {
 impl Preparation<'_> {
     pub async fn run(self) -> Result<Prepared, Failure> {
         let state = temp::read(self.site, Phase::Survey).await?.unwrap_or_default();
+        state.check_version(self.site)?;
         let kept = match (&state.manifest, self.source) {
             (Some(old), Some(source)) if !self.same_source(old, source) => {
                 self.keep_what_agrees(&state, old, source).await?
@@ -111,7 +114,7 @@ impl Preparation<'_> {
 
     fn same_source(&self, old: &Manifest, source: &Source) -> bool {
         let identity = source.description.identity;
-        old.source.identity == identity && (!self.options.rehash || self.attempt > 1)
+        !self.distrust && old.source.identity == identity && (!self.options.rehash || self.attempt > 1)
     }
 
     fn nothing_there(&self) -> Failure {
@@ -201,10 +204,17 @@ impl Preparation<'_> {
             _ => BTreeSet::new(),
         };
         let had = found.merged + (found.placed.len() + found.stored.len()) as u64;
-        self.notice(Level::Info, format!(
-            "the source is not the file it was: {} of the {had} chunks that were there agree with it and are kept",
-            stored.len() + placed.len(),
-        ));
+        let why = match old.source.identity == source.description.identity {
+            true => "the source was read again",
+            false => "the source is not the file it was",
+        };
+        self.notice(
+            Level::Info,
+            format!(
+                "{why}: {} of the {had} chunks that were there agree with it and are kept",
+                stored.len() + placed.len(),
+            ),
+        );
         let merged =
             (!placed.is_empty()).then(|| (self.run.merged(self.new_generation), self.new_generation));
         Ok(Kept { manifest, found: Found { merged: 0, stored, placed }, merged })

@@ -134,6 +134,7 @@ impl Put {
     /// Whether there is anything to do, before anything is changed on the target.
     async fn look_first(&mut self, site: &Site, target: &Target) -> Result<Option<PutReport>, Failure> {
         let state = temp::read(site, Phase::Survey).await?;
+        state.as_ref().map_or(Ok(()), |state| state.check_version(site))?;
         let under_way = state.as_ref().and_then(|state| state.manifest.as_ref());
         let same_source = under_way.filter(|m| m.source.identity == self.source.description.identity);
         let decision = decide(
@@ -157,8 +158,8 @@ impl Put {
             }
             Decision::Done { status, sha256, verified_by } => {
                 if status == PutStatus::Unchanged && state.is_some() && !self.options.dry_run {
-                    leftovers::clean_after_commit(site, &self.options.lock, &self.monitor, &self.stop)
-                        .await?;
+                    let (lock, monitor) = (&self.options.lock, &self.monitor);
+                    leftovers::clean_after_commit(&mut self.request, site, lock, monitor, &self.stop).await?;
                 }
                 Ok(Some(self.report(site, status, sha256, verified_by)))
             }

@@ -5,12 +5,12 @@ use super::merge::write_record;
 use super::prepare::Prepared;
 use super::receipts::Receipts;
 use super::site::Site;
-use super::upload::Destination;
 use crate::model::names::RunNames;
 use crate::model::plan::{Found, Plan};
 
-/// The plan that mends `damaged`, ascending and not empty. Placed chunks stay where they
-/// are, with receipts; stored ones would be merged over, so all that follow are sent.
+/// The plan that mends `damaged`, ascending and not empty. All else stays where it is in
+/// the merged file, with receipts; only where the server was not seen to write into the
+/// middle of a file are all chunks that follow sent again.
 pub async fn rewind(
     site: &Site,
     run: &RunNames,
@@ -22,7 +22,8 @@ pub async fn rewind(
     let geometry = prepared.plan.geometry;
     let merged = damaged.first().map_or(geometry.chunks(), |first| first - 1);
     let mut found = Found { merged, ..Found::default() };
-    if let Destination::Placed { generation, .. } = prepared.destination {
+    if prepared.several_handles {
+        let generation = prepared.generation;
         let receipts = Receipts::prepare(site, run, attempt).await.map_err(&failed)?;
         for n in (merged + 1..=geometry.chunks()).filter(|n| !damaged.contains(n)) {
             receipts.make(n, generation).await.map_err(&failed)?;

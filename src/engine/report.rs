@@ -82,6 +82,7 @@ pub struct UploadStatus {
     pub chunks_present: u64,
     pub chunks_merged: u64,
     pub chunk_size: u64,
+    /// Escaped.
     pub source_name: String,
     pub source_size: u64,
     pub source_identity: String,
@@ -89,6 +90,7 @@ pub struct UploadStatus {
 
 #[derive(Debug, Clone)]
 pub struct LockStatus {
+    /// Escaped, as is the holder.
     pub user: String,
     /// Local user@host of the holder.
     pub holder: String,

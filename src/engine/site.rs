@@ -10,7 +10,7 @@ use super::probe::{Shell, Witness, probe};
 use crate::model::escape::printable;
 use crate::model::names::Names;
 use crate::model::remote_path::RemotePath;
-use crate::remote::{Connection, Files, RemoteError, RemoteErrorKind};
+use crate::remote::{Connection, Files, RemoteError};
 
 #[derive(Clone)]
 pub struct Site {
@@ -41,10 +41,11 @@ impl Site {
         move |error| Failure::remote(phase, self.place(), &error)
     }
 
-    /// A further file channel; where the server opens no more, the one there is.
+    /// A further file channel; where the server opens no more, whatever it says of that,
+    /// the one there is. Fails only with a dead link.
     pub async fn further_files(&self) -> Result<Arc<dyn Files>, RemoteError> {
         match self.connection.files().await {
-            Err(error) if error.kind == RemoteErrorKind::ChannelRefused => Ok(self.files.clone()),
+            Err(error) if !error.is_link() => Ok(self.files.clone()),
             other => other,
         }
     }

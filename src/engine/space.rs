@@ -19,6 +19,21 @@ pub async fn check(site: &Site, plan: &Plan, destination: &Destination) -> Resul
     check_bytes(site, site.names.temp(), plan.missing_bytes() + beside).await
 }
 
+/// SFTP has one word, "Failure", for a full disk and for much else: looks whether that is
+/// the reason. `sent` bytes of what the plan misses are on the target by now.
+pub async fn explained(site: &Site, failure: Failure, plan: &Plan, sent: u64) -> Failure {
+    if failure.kind != FailureKind::Failed {
+        return failure;
+    }
+    let one_chunk = plan.geometry.chunk_size().bytes().min(plan.geometry.size());
+    let needed = plan.missing_bytes().saturating_sub(sent).max(one_chunk);
+    match check_bytes(site, site.names.temp(), needed).await {
+        Err(full) if full.kind == FailureKind::Storage => Failure { phase: failure.phase, ..full },
+        // That nothing could be seen explains nothing.
+        _ => failure,
+    }
+}
+
 /// Fails where `directory`'s file system is read-only or has less than `needed` bytes.
 pub async fn check_bytes(site: &Site, directory: &RemotePath, needed: u64) -> Result<(), Failure> {
     if !site.files.features().statvfs {

@@ -7,7 +7,7 @@ use super::io::read_small;
 use super::site::Site;
 use crate::model::chunk::Geometry;
 use crate::model::manifest::{self, Manifest, ManifestError};
-use crate::model::names::Entry;
+use crate::model::names::{Entry, RunNames};
 use crate::model::plan::Found;
 use crate::model::record::Record;
 use crate::model::remote_path::RemotePath;
@@ -25,8 +25,9 @@ pub struct TempState {
     /// Every receipt: chunk and generation.
     pub receipts: Vec<(u64, RunId)>,
     pub manifest: Option<Manifest>,
+    /// Another version of haul wrote the manifest: nothing is known of what is there.
+    pub of_other_version: bool,
     pub record: Option<Record>,
-    pub record_was_bad: bool,
     /// The private directories of runs, fenced or not.
     pub private: Vec<RemotePath>,
     pub merged: Vec<MergedFile>,
@@ -60,6 +61,7 @@ pub async fn read(site: &Site, phase: Phase) -> Result<Option<TempState>, Failur
         Err(error) => return Err(failed(error)),
     }
     let mut state = TempState::default();
+    let (mut has_record, mut has_manifest) = (false, false);
     for entry in site.files.list(temp, MAX_ENTRIES).await.map_err(failed)? {
         match site.names.entry(&entry.name) {
             Entry::Chunk(n) => {
@@ -67,13 +69,15 @@ pub async fn read(site: &Site, phase: Phase) -> Result<Option<TempState>, Failur
             }
             Entry::Receipt(n, generation) => state.receipts.push((n, generation)),
             Entry::Record => {
-                let path = site.names.record();
-                let text = read_small(site.files.as_ref(), &path, Record::MAX_BYTES as u64).await;
-                let record = text.map_err(failed)?.map(|text| Record::parse(&text));
-                state.record_was_bad = matches!(record, Some(Err(_)));
-                state.record = record.and_then(Result::ok);
+                state.record = read_record(site, &site.names.record(), phase).await?;
+                has_record = true;
             }
-            Entry::Manifest => state.manifest = read_manifest(site, phase).await?,
+            Entry::Manifest => {
+                let manifest = read_manifest(site, &site.names.manifest(), phase).await?;
+                state.of_other_version = matches!(manifest, Some(Err(ManifestError::OtherVersion)));
+                state.manifest = manifest.and_then(Result::ok);
+                has_manifest = true;
+            }
             Entry::Run(_) | Entry::Fenced => state.private.push(temp.join(&entry.name)),
             Entry::Foreign => state.foreign.push(entry.name),
         }
@@ -90,25 +94,40 @@ pub async fn read(site: &Site, phase: Phase) -> Result<Option<TempState>, Failur
                 let size = size_of(site, directory, &entry, phase).await?;
                 state.merged.push(MergedFile { path: directory.join(&entry.name), generation, size });
             }
+            // Without posix-rename the old one is removed before the new one takes its name: a
+            // run that died between the two left it here.
+            let run = RunNames::in_directory(directory.clone());
+            if !has_manifest && entry.name == run.new_manifest().file_name() {
+                let known = |manifest: &Manifest| manifest.known();
+                let found = read_manifest(site, &run.new_manifest(), phase).await?.and_then(Result::ok);
+                state.manifest = state.manifest.into_iter().chain(found).max_by_key(known);
+            }
+            if !has_record && entry.name == run.new_record().file_name() {
+                let found = read_record(site, &run.new_record(), phase).await?;
+                state.record = state.record.into_iter().chain(found).max_by_key(Record::merged_chunks);
+            }
         }
     }
     Ok(Some(state))
 }
 
-async fn read_manifest(site: &Site, phase: Phase) -> Result<Option<Manifest>, Failure> {
-    let path = site.names.manifest();
-    let text = read_small(site.files.as_ref(), &path, manifest::MAX_BYTES)
+/// A record that cannot be read is none: the merge begins anew.
+async fn read_record(site: &Site, path: &RemotePath, phase: Phase) -> Result<Option<Record>, Failure> {
+    let text = read_small(site.files.as_ref(), path, Record::MAX_BYTES as u64)
         .await
-        .map_err(|error| Failure::remote(phase, site.place_of(&path), &error))?;
-    match text.map(|text| Manifest::parse(&text)) {
-        Some(Ok(manifest)) => Ok(Some(manifest)),
-        Some(Err(error @ ManifestError::OtherVersion)) => {
-            Err(Failure::new(FailureKind::Failed, phase, site.place_of(&path), error)
-                .next_step("finish it with that version, or start anew after haul clean"))
-        }
-        // Nothing can be proven then, and everything is sent again.
-        Some(Err(ManifestError::Torn | ManifestError::Inconsistent)) | None => Ok(None),
-    }
+        .map_err(|error| Failure::remote(phase, site.place_of(path), &error))?;
+    Ok(text.and_then(|text| Record::parse(&text).ok()))
+}
+
+async fn read_manifest(
+    site: &Site,
+    path: &RemotePath,
+    phase: Phase,
+) -> Result<Option<Result<Manifest, ManifestError>>, Failure> {
+    let text = read_small(site.files.as_ref(), path, manifest::MAX_BYTES)
+        .await
+        .map_err(|error| Failure::remote(phase, site.place_of(path), &error))?;
+    Ok(text.map(|text| Manifest::parse(&text)))
 }
 
 async fn size_of(
@@ -129,6 +148,15 @@ async fn size_of(
 }
 
 impl TempState {
+    /// What another version of haul began is neither gone on with nor thrown away.
+    pub fn check_version(&self, site: &Site) -> Result<(), Failure> {
+        if !self.of_other_version {
+            return Ok(());
+        }
+        Err(Failure::new(FailureKind::Failed, Phase::Survey, site.place(), ManifestError::OtherVersion)
+            .next_step("finish it with that version, or start anew after haul clean"))
+    }
+
     /// The merged file to go on with, and how many chunks it holds from the first: the
     /// record's where that file is there, else the one that most receipts speak of.
     pub fn merged_so_far(&self, geometry: Geometry) -> Option<(&MergedFile, u64)> {

@@ -44,10 +44,14 @@ pub struct Transfer {
     attempt: u64,
     /// What this process knows of the source.
     known: Option<Manifest>,
+    /// The manifest on the target was found to be damaged, and not yet replaced.
+    distrust: bool,
     /// What stood at the target when the transfer began.
     began_from: Option<(Baseline, Option<Attributes>)>,
     /// The digest of a commit that was begun and whose outcome may be unknown.
     committing: Option<Digest>,
+    /// What stood at the target may have been removed for that commit.
+    removed_first: bool,
     size: u64,
     chunks_total: u64,
     chunks_skipped: Option<u64>,
@@ -68,8 +72,10 @@ impl Transfer {
             sent: Arc::default(),
             attempt: 0,
             known: None,
+            distrust: false,
             began_from: None,
             committing: None,
+            removed_first: false,
             size,
             chunks_total: 0,
             chunks_skipped: None,
@@ -105,6 +111,22 @@ impl Transfer {
         guard: &Guard,
         source: Option<&Source>,
     ) -> Result<PutReport, Failure> {
+        let outcome = self.run_once(site, guard, source).await;
+        let Err(failure) = &outcome else { return outcome };
+        if !self.distrust {
+            return outcome;
+        }
+        let text = format!("{}: {}; reading the source again", failure.place, failure.cause);
+        self.monitor.notice(Notice { level: Level::Warning, text });
+        self.run_once(site, guard, source).await
+    }
+
+    async fn run_once(
+        &mut self,
+        site: &Site,
+        guard: &Guard,
+        source: Option<&Source>,
+    ) -> Result<PutReport, Failure> {
         let Some((before, existing)) = self.began_from else {
             return Err(Failure::new(FailureKind::Failed, Phase::Survey, site.place(), "not begun"));
         };
@@ -120,6 +142,7 @@ impl Transfer {
             attempt: self.attempt,
             source,
             before,
+            distrust: self.distrust,
             known: self.known.take(),
             options: &self.options,
             monitor: &self.monitor,
@@ -127,13 +150,22 @@ impl Transfer {
         }
         .run()
         .await?;
+        self.distrust = false;
         self.take_plan(site, &prepared);
         space::check(site, &prepared.plan, &prepared.destination).await?;
 
+        let sent_before = self.sent.bytes.load(Ordering::Relaxed);
         let outcome = self.fill(site, guard, source, &prepared).await;
         // What was learnt of the source is kept, whatever came of the rest.
-        self.known = Some(prepared.manifest.manifest());
-        let verified_by = outcome?;
+        self.distrust = prepared.manifest.is_contradicted();
+        self.known = (!self.distrust).then(|| prepared.manifest.manifest());
+        let verified_by = match outcome {
+            Ok(verified_by) => verified_by,
+            Err(failure) => {
+                let sent = self.sent.bytes.load(Ordering::Relaxed) - sent_before;
+                return Err(space::explained(site, failure, &prepared.plan, sent).await);
+            }
+        };
         prepared.manifest.close().await.map_err(site.failed(Phase::Upload))?;
         if let Some(source) = source {
             source.check_unchanged()?;
@@ -153,6 +185,7 @@ impl Transfer {
         let manifest = prepared.manifest.manifest();
         let dress = self.dress(site, run, source, &manifest, existing).await?;
         self.committing = Some(digest);
+        self.removed_first = replace == Replace::RemoveFirst;
         self.monitor.phase(Phase::Commit, 0, 0);
         commit(site, &guard.held, &prepared.merged, before, replace, dress, self.monitor.as_ref()).await?;
         self.took(Phase::Commit, began);
@@ -242,13 +275,16 @@ impl Transfer {
         }
         let began = Instant::now();
         let merging = self.merge(site, guard, prepared, &plan, board.clone());
-        self.monitor.phase(Phase::Merge, geometry.end(plan.found.merged), geometry.size());
+        // Placed chunks are where they belong: there is nothing to watch a merge of.
+        if matches!(prepared.destination, Destination::Stored) || !plan.found.stored.is_empty() {
+            self.monitor.phase(Phase::Merge, geometry.end(plan.found.merged), geometry.size());
+        }
         let uploading = async {
             let Some(source) = source.filter(|_| !plan.missing.is_empty()) else { return Ok(()) };
             self.monitor.phase(Phase::Upload, plan.present_bytes(), geometry.size());
             let upload = Upload {
                 site: site.clone(),
-                run: guard.run_names().clone(),
+                guard: guard.clone(),
                 attempt: self.attempt,
                 source: source.clone(),
                 plan: plan.clone(),
@@ -302,6 +338,8 @@ impl Transfer {
                 MergeMethod::Sftp => false,
                 MergeMethod::Script => {
                     if site.shell(&monitor).await.is_none() {
+                        // A link that died meanwhile shows here, and is no missing shell.
+                        site.files.lstat(site.names.temp()).await.map_err(site.failed(Phase::Merge))?;
                         return Err(Failure::new(
                             FailureKind::Failed,
                             Phase::Merge,
@@ -379,12 +417,19 @@ impl Transfer {
     }
 
     /// After a link that died during the commit: whether the rename happened.
-    pub async fn was_committed(&self, site: &Site) -> Result<bool, Failure> {
+    pub async fn was_committed(&mut self, site: &Site) -> Result<bool, Failure> {
         let Some(digest) = self.committing else { return Ok(false) };
         match site.files.lstat(site.names.target()).await {
             Ok(attributes) if attributes.size == Some(self.size) => {}
             Ok(_) => return Ok(false),
-            Err(error) if error.is_not_found() => return Ok(false),
+            Err(error) if error.is_not_found() => {
+                if self.removed_first
+                    && let Some((before, _)) = &mut self.began_from
+                {
+                    *before = Baseline::Absent;
+                }
+                return Ok(false);
+            }
             Err(error) => return Err(Failure::remote(Phase::Commit, site.place(), &error)),
         }
         let hashed =
@@ -395,6 +440,7 @@ impl Transfer {
     /// Removes what is no longer needed; the lock goes with the release.
     pub async fn after_commit(&mut self, site: &Site, guard: &Guard) -> Result<PutReport, Failure> {
         let began = Instant::now();
+        self.monitor.phase(Phase::Clean, 0, 0);
         match leftovers::remove_all(site, guard).await {
             Ok(()) => {}
             Err(failure) if failure.kind == FailureKind::Link => return Err(failure),

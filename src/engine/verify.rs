@@ -12,7 +12,7 @@ use super::site::Site;
 use crate::model::digest::Digest;
 use crate::model::manifest::Manifest;
 use crate::model::remote_path::RemotePath;
-use crate::remote::files::OpenMode;
+use crate::remote::files::{OpenMode, SetAttributes};
 
 /// What verifying came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +33,12 @@ pub async fn verify(
     let size = manifest.geometry().size();
     let expected = digest_of(site, manifest)?;
     let found = site.files.lstat(path).await.map_err(site.failed(Phase::Verify))?.size;
-    if found.is_none_or(|found| found == size) {
+    if found.is_some_and(|found| found > size) {
+        // What follows the last chunk is nobody's.
+        let cut = SetAttributes { size: Some(size), ..SetAttributes::default() };
+        site.files.set_attributes(path, cut).await.map_err(site.failed(Phase::Verify))?;
+    }
+    if found.is_none_or(|found| found >= size) {
         if method == VerifyMethod::Size {
             return Ok(Verified::Good(VerifiedBy::Size));
         }

@@ -34,6 +34,8 @@ impl UserId {
             "a user id has at most 64 bytes"
         } else if text.contains('/') {
             "a user id cannot contain '/'"
+        } else if text.contains(':') {
+            "a user id cannot contain ':', which separates it from the target's name"
         } else if text.chars().any(char::is_control) {
             "a user id cannot contain control characters"
         } else if text == "lock" {
@@ -89,8 +91,8 @@ impl Names {
     pub fn new(target: &RemotePath, user: &UserId) -> Names {
         let base = target.file_name();
         let directory = target.parent();
-        let suffix_bytes = 1 + user.as_str().len().max("lock".len());
-        let base = shortened(base, NAME_MAX - suffix_bytes);
+        // The same for every user, so that all agree on the lock's name.
+        let base = shortened(base, NAME_MAX - 1 - UserId::MAX_BYTES);
         let beside = |suffix: &str| directory.join([&base[..], b":", suffix.as_bytes()].concat());
         // The longest that follows a stem: `:`, a chunk's number of up to 20 digits, `.`
         // and a generation.
@@ -341,6 +343,8 @@ mod tests {
             let one = names(&format!("/srv/{}a", "x".repeat(length - 1)), "alice");
             let two = names(&format!("/srv/{}b", "x".repeat(length - 1)), "alice");
             assert_ne!(one.lock(), two.lock());
+            let other_user = names(&format!("/srv/{}a", "x".repeat(length - 1)), "a-much-longer-user-id");
+            assert_eq!(one.lock(), other_user.lock());
             for path in [one.lock(), one.temp(), &one.receipt(u64::MAX, RunId::from_random(1)), &one.record()]
             {
                 assert!(path.file_name().len() <= NAME_MAX, "{path}");
@@ -365,10 +369,10 @@ mod tests {
 
     #[test]
     fn user_ids() {
-        for bad in ["", "a/b", "lock", "a\nb", &"x".repeat(65)] {
+        for bad in ["", "a/b", "a:b", "lock", "a\nb", &"x".repeat(65)] {
             assert!(UserId::new(bad).is_err(), "{bad:?}");
         }
-        for good in ["alice", "a b", "\u{e9}", "a:b", "LOCK"] {
+        for good in ["alice", "a b", "\u{e9}", "LOCK"] {
             assert!(UserId::new(good).is_ok(), "{good:?}");
         }
     }

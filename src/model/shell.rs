@@ -26,6 +26,12 @@ pub const TERMINAL_READY: &str = "haul-terminal";
 /// argument has a limit of 128 KiB.
 const PIECE_BYTES: usize = 16 * 1024;
 
+/// Bash (seen in 5.2) puts bytes in another order where `%` takes something off a value that is no
+/// text in its locale, so values are made in the C locale; the target's own is put back for
+/// what the script runs.
+const BYTES: &str = "haul_locale=${LC_ALL-}; haul_local=${LC_ALL+set}; LC_ALL=C";
+const CHARACTERS: &str = "[ \"$haul_local\" ] && LC_ALL=$haul_locale || unset LC_ALL";
+
 /// A script in the POSIX shell's language: constant text, and variables set beforehand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Script {
@@ -112,7 +118,13 @@ impl Script {
     }
 
     fn assigned(&self, separator: &str) -> String {
-        self.statements.iter().fold(String::new(), |text, statement| text + statement + separator)
+        let statements = self.statements.iter().map(String::as_str);
+        let all: Vec<&str> = if self.statements.iter().any(|statement| statement.contains("printf")) {
+            [BYTES].into_iter().chain(statements).chain([CHARACTERS]).collect()
+        } else {
+            statements.collect()
+        };
+        all.iter().fold(String::new(), |text, statement| text + statement + separator)
     }
 }
 
@@ -137,13 +149,17 @@ mod tests {
         let script = Script::new(&["cat <\"$path\"\n"]).set("path", "/a b'$(x)").number("count", 7);
         assert_eq!(
             script.line(),
-            "path=$(printf %b '/a\\0040b\\0047\\0044\\0050x\\0051.'); path=${path%.}; count=7; \
-             eval \"$(printf %b 'cat <\"$path\"\\0012')\"\n"
+            format!(
+                "{BYTES}; path=$(printf %b '/a\\0040b\\0047\\0044\\0050x\\0051.'); path=${{path%.}}; \
+                 count=7; {CHARACTERS}; eval \"$(printf %b 'cat <\"$path\"\\0012')\"\n"
+            )
         );
         assert_eq!(
             script.text(),
-            "#!/bin/sh\npath=$(printf %b '/a\\0040b\\0047\\0044\\0050x\\0051.')\npath=${path%.}\ncount=7\n\
-             cat <\"$path\"\n"
+            format!(
+                "#!/bin/sh\n{BYTES}\npath=$(printf %b '/a\\0040b\\0047\\0044\\0050x\\0051.')\n\
+                 path=${{path%.}}\ncount=7\n{CHARACTERS}\ncat <\"$path\"\n"
+            )
         );
     }
 
@@ -157,8 +173,11 @@ mod tests {
         let script = Script::new(&["true"]).arguments(&[&b"ls"[..], b"", b"a b"]).set("v", "/x.y");
         assert_eq!(
             script.line(),
-            "haul_0='ls'; haul_1=''; haul_2=$(printf %b 'a\\0040b.'); haul_2=${haul_2%.}; \
-             set -- \"$haul_0\" \"$haul_1\" \"$haul_2\"; v='/x.y'; eval \"$(printf %b 'true')\"\n"
+            format!(
+                "{BYTES}; haul_0='ls'; haul_1=''; haul_2=$(printf %b 'a\\0040b.'); haul_2=${{haul_2%.}}; \
+                 set -- \"$haul_0\" \"$haul_1\" \"$haul_2\"; v='/x.y'; {CHARACTERS}; \
+                 eval \"$(printf %b 'true')\"\n"
+            )
         );
     }
 
@@ -173,10 +192,12 @@ mod tests {
         #[test]
         fn no_byte_of_a_value_is_syntax(value: Vec<u8>) {
             let line = Script::new(&["true"]).set("v", &value).line();
-            let (argument, rest) = match line.strip_prefix("v=$(printf %b '") {
-                Some(rest) => rest.split_once(".'); v=${v%.}; ").expect("the form of an assignment"),
-                None => line.strip_prefix("v='").and_then(|rest| rest.split_once("'; ")).expect("a plain one"),
+            let made = line.strip_prefix(BYTES).and_then(|line| line.strip_prefix("; v=$(printf %b '"));
+            let parts = match made {
+                Some(rest) => rest.split_once(&format!(".'); v=${{v%.}}; {CHARACTERS}; ")),
+                None => line.strip_prefix("v='").and_then(|rest| rest.split_once("'; ")),
             };
+            let (argument, rest) = parts.expect("the form of an assignment");
             prop_assert!(argument.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-\\".contains(&b)));
             prop_assert_eq!(rest, "eval \"$(printf %b 'true')\"\n");
         }

@@ -9,6 +9,7 @@
 //! - [`Process`](process::Process) is one running command.
 
 pub mod error;
+pub mod faulty;
 pub mod files;
 pub mod local;
 pub mod loopback;

@@ -3,8 +3,10 @@
 //! A check takes a session and an empty directory of its own. `suite!` makes a test of
 //! each check for one kind of host; another kind is one more line.
 
+use std::any::Any;
 use std::collections::HashSet;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +14,11 @@ use bytes::Bytes;
 use haul::model::remote_path::RemotePath;
 use haul::remote::files::{FileKind, Handle, OpenMode, SetAttributes, Times};
 use haul::remote::local::{LocalConnector, PipedConnector};
+use haul::remote::loopback::LoopbackServer;
+use haul::remote::ssh::{NoPrompter, SshConnector, SshOptions};
 use haul::remote::{Connection, Connector, Files, RemoteErrorKind};
-use tempfile::TempDir;
+
+use crate::harness::Sshd;
 
 const SFTP_SERVER: &str = "/usr/lib/openssh/sftp-server";
 const KIB: usize = 1024;
@@ -25,14 +30,15 @@ struct Site {
     files: Arc<dyn Files>,
     base: RemotePath,
     _connection: Arc<dyn Connection>,
-    _directory: TempDir,
+    /// What stands as long as the site is used: a directory, a server.
+    _ground: Box<dyn Any>,
 }
 
-async fn site(connector: impl Connector, base: &Path, directory: TempDir) -> Site {
+async fn site(connector: impl Connector, base: &Path, ground: impl Any) -> Site {
     let connection = connector.connect().await.unwrap();
     let files = connection.files().await.unwrap();
     let base = path(base.to_str().unwrap());
-    Site { files, base, _connection: connection, _directory: directory }
+    Site { files, base, _connection: connection, _ground: Box::new(ground) }
 }
 
 async fn local_directory() -> Site {
@@ -50,6 +56,41 @@ async fn sftp_server() -> Site {
     let directory = tempfile::tempdir().unwrap();
     let base = directory.path().to_owned();
     site(PipedConnector::new(SFTP_SERVER, Vec::new(), None), &base, directory).await
+}
+
+async fn server_inside() -> Site {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("root");
+    std::fs::create_dir(&root).unwrap();
+    let server = LoopbackServer::start(root).await.unwrap();
+    let (key, known_hosts) = (directory.path().join("key"), directory.path().join("known_hosts"));
+    std::fs::write(&key, server.client_key_pem().unwrap()).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::write(&known_hosts, server.known_hosts_line().unwrap()).unwrap();
+    let connector = ssh(server.port(), "any", key, known_hosts);
+    site(connector, Path::new("/"), (server, directory)).await
+}
+
+async fn openssh() -> Site {
+    let sshd = Sshd::start();
+    let connector = ssh(sshd.port(), sshd.user(), sshd.key_path(), sshd.known_hosts_path());
+    let base = sshd.scratch();
+    site(connector, &base, sshd).await
+}
+
+fn ssh(port: u16, user: &str, key: PathBuf, known_hosts: PathBuf) -> SshConnector {
+    let options = SshOptions {
+        host: "host".to_owned(),
+        address: "127.0.0.1".to_owned(),
+        port,
+        user: user.to_owned(),
+        identity_files: vec![key],
+        identities_only: true,
+        batch_mode: true,
+        user_known_hosts: vec![known_hosts],
+        ..SshOptions::default()
+    };
+    SshConnector::new(options, Arc::new(NoPrompter))
 }
 
 macro_rules! suite {
@@ -80,6 +121,8 @@ macro_rules! suite {
 suite!(local_directory);
 suite!(whole_machine);
 suite!(sftp_server);
+suite!(server_inside);
+suite!(openssh);
 
 fn path(text: impl AsRef<[u8]>) -> RemotePath {
     RemotePath::new(text.as_ref().to_vec()).unwrap()
@@ -417,6 +460,19 @@ fn odd_names() -> Vec<Vec<u8>> {
 
 async fn names_of_any_bytes(files: &dyn Files, base: &RemotePath) {
     let mut names = odd_names();
+    // The server inside haul takes UTF-8 only; it has to say so, and change nothing.
+    let first = files.open(&base.join(b"\xff"), OpenMode::CREATE, None).await;
+    match first {
+        Ok(handle) => {
+            files.close(handle).await.unwrap();
+            files.remove(&base.join(b"\xff")).await.unwrap();
+        }
+        Err(error) => {
+            assert!(error.message.ends_with("this server takes UTF-8 names only"), "{error}");
+            names.retain(|name| std::str::from_utf8(name).is_ok());
+        }
+    }
+    assert!(files.list(base, 100).await.unwrap().is_empty());
     for name in &names {
         put(files, &base.join(name), name.clone()).await;
     }

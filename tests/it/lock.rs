@@ -2,6 +2,7 @@
 //! with tokio's clock paused, so that the real intervals pass in no time.
 
 mod memory;
+mod protocol;
 mod real;
 
 use std::sync::atomic::{AtomicI64, Ordering};

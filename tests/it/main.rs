@@ -1,16 +1,21 @@
 //! The integration tests, one binary: real servers, real shells, the real program.
 #![forbid(unsafe_code)]
 
+mod cli;
 mod conformance;
+mod connect;
 mod container;
+mod crash;
 mod demo;
 mod engine;
 mod exec;
 mod fake_server;
 mod harness;
+mod kills;
 mod known_hosts;
 mod layers;
 mod local_commands;
 mod lock;
 mod loopback;
+mod rows;
 mod scripts;

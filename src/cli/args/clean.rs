@@ -15,7 +15,9 @@ Examples:
   haul clean --force --user-id bob web1:/srv/disk.img
 ";
 
-/// Remove the temp directory and the lock of an upload, and nothing that haul did not make.
+/// Remove the temp directory and the lock of an upload
+///
+/// Nothing that haul did not make is removed, and the target itself stays as it is.
 #[derive(Debug, Args)]
 pub struct CleanArgs {
     /// [user@]host:path of the file

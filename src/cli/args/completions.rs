@@ -10,7 +10,7 @@ Examples:
   haul completions zsh > ~/.zfunc/_haul
 ";
 
-/// Print a completion script.
+/// Print a completion script for a shell
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
     /// The shell to complete in

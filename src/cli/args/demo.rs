@@ -10,8 +10,10 @@ Examples:
   haul demo --keep                         leaves the server up, to try things by hand
 ";
 
-/// Start an SSH server inside this process on 127.0.0.1 and upload to it: no SSH server,
-/// no key and no right is needed.
+/// Upload, cut off, resume and verify, against an SSH server inside haul on loopback
+///
+/// The server runs inside this process on 127.0.0.1, with fresh keys and a temporary
+/// directory: no SSH server, no key and no right is needed.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
     /// Leave the server up and print a command to try by hand

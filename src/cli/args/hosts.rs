@@ -12,7 +12,9 @@ Examples:
   haul hosts --ping 'web[01-20]'           log in to each; exit 3 when some failed
 ";
 
-/// List hosts by name, id, address, port, user and groups.
+/// List the hosts of hosts.toml; --ping tries each
+///
+/// Names, ids, addresses, ports, users and groups. Without PATTERN: all of them.
 #[derive(Debug, Args)]
 pub struct HostsArgs {
     /// Names, ids, groups, ranges such as web[01-20], 'all', and exclusions after '!', separated by commas

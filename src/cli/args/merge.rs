@@ -14,7 +14,9 @@ Examples:
   haul merge --merge sftp web1:/srv/disk.img
 ";
 
-/// Finish an upload whose chunks are all there: merge, verify and put in place.
+/// Finish an upload whose chunks are all there; needs no source
+///
+/// Merges, verifies and puts in place what `put` has uploaded.
 #[derive(Debug, Args)]
 pub struct MergeArgs {
     /// [user@]host:path of the file

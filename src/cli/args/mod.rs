@@ -44,21 +44,15 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Upload a file; run it again and it resumes
     Put(put::PutArgs),
-    /// Show what stands at the target: file, lock and its owner, chunks, progress of the merge
     Status(status::StatusArgs),
-    /// Finish an upload whose chunks are all there; needs no source
     Merge(merge::MergeArgs),
-    /// Remove the temp directory and the lock of an upload
     Clean(clean::CleanArgs),
     /// Run a command on a host as subprocess.run would
     Exec(Box<exec::ExecArgs>),
     /// List the hosts of hosts.toml; --ping tries each
     Hosts(hosts::HostsArgs),
-    /// Upload, cut off, resume and verify, against an SSH server inside haul on loopback
     Demo(demo::DemoArgs),
-    /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
     /// Print the manual page
     Man,

@@ -26,8 +26,10 @@ Examples:
   haul put -o StrictHostKeyChecking=accept-new -i key disk.img 10.0.0.7:/srv/
 ";
 
-/// Upload files in chunks. What is there already is not sent again, the result is
-/// verified, and the target changes by one atomic rename.
+/// Upload a file; run it again and it resumes
+///
+/// The file goes in chunks into a directory beside the target; what is there already is
+/// not sent again. Once all is there and verified, one atomic rename puts it in place.
 #[derive(Debug, Args)]
 pub struct PutArgs {
     /// What to upload; several need a directory as DEST
@@ -40,10 +42,10 @@ pub struct PutArgs {
     pub destination: OsString,
 
     #[command(flatten)]
-    pub transfer: TransferArgs,
+    pub finish: FinishArgs,
 
     #[command(flatten)]
-    pub finish: FinishArgs,
+    pub transfer: TransferArgs,
 
     #[command(flatten)]
     pub lock: LockArgs,

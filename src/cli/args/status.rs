@@ -15,7 +15,9 @@ Examples:
   haul status --json web1:/srv/disk.img    the same for a script; exit 0 whatever the state is
 ";
 
-/// Show what stands at the target and change nothing there.
+/// Show what stands at the target: file, lock and its owner, chunks, progress of the merge
+///
+/// Nothing is changed there. The exit code is 0 whatever the state is.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     /// [user@]host:path of the file

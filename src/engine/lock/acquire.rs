@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::decide::{Decision, Watch};
 use super::held::{Held, LockKind};
-use super::release::{clear_private, remove_if_there};
+use super::release::{clear_private, give_back_own, remove_if_there};
 use super::small_file;
 use super::times::{ACQUIRE_TRIES, LockTimes, MAKE_TRIES};
 use super::{holder, look};
@@ -53,6 +53,8 @@ pub struct Acquirer {
     pub(super) made: bool,
     /// Something may stand on the target.
     attempted: bool,
+    /// `<target>:lock` may be this run's.
+    pub(super) linking: bool,
     pub(super) kind: LockKind,
     /// For names that are never used twice.
     pub(super) number: u64,
@@ -83,6 +85,7 @@ impl Acquirer {
             earlier: Vec::new(),
             made: false,
             attempted: false,
+            linking: false,
             kind: LockKind::Without,
             number: 0,
             deposed: None,
@@ -300,10 +303,17 @@ impl Acquirer {
             return;
         }
         let private = self.private();
-        let removed = match remove_if_there(files, &private.lock()).await {
-            Ok(()) => clear_private(files, &self.context.names, &private).await,
-            Err(error) => Err(error),
+        let aside = private.taken_lock(self.next_number());
+        let linking = std::mem::take(&mut self.linking);
+        let names = &self.context.names;
+        let removing = async {
+            remove_if_there(files, &private.lock()).await?;
+            if linking {
+                give_back_own(files, names, self.run, &aside).await?;
+            }
+            clear_private(files, names, &private).await
         };
+        let removed = removing.await;
         if let Err(error) = removed {
             self.notice(Level::Detail, format!("clearing away: {error}"));
         }

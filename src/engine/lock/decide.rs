@@ -234,12 +234,15 @@ impl Acquirer {
             Err(error) if error.is_link() => return Err(failed(error)),
             Err(_) => return Ok(false),
         };
+        // A power loss leaves zeros where bytes were not yet on the disk.
+        let zeros = torn.bytes.iter().rev().take_while(|byte| **byte == 0).count();
+        let written = &torn.bytes[..torn.bytes.len() - zeros];
         for entry in entries {
             let Entry::Run(run) = names.entry(&entry.name) else {
                 continue;
             };
             match read_content(files, &names.run(run).lock()).await {
-                Ok((_, bytes)) if bytes.starts_with(&torn.bytes) => return Ok(true),
+                Ok((_, bytes)) if bytes.starts_with(written) => return Ok(true),
                 Err(error) if error.is_link() => return Err(failed(error)),
                 Ok(_) | Err(_) => {}
             }

@@ -77,6 +77,11 @@ impl Keeper {
         if self.held.kind == super::LockKind::Without || self.held.beat_age() <= self.held.times.stale_after {
             return Ok(());
         }
+        self.look_now().await
+    }
+
+    /// A look in between. `Locked` when the lock is lost, `Link` when nothing could be seen.
+    pub async fn look_now(&self) -> Result<(), Failure> {
         let files = self.shared.files.borrow().clone();
         self.held.check(&*files).await
     }

@@ -9,6 +9,7 @@ use super::times::RUN_ENTRIES_MAX;
 use crate::engine::failure::{Failure, Phase};
 use crate::model::names::{Names, RunNames};
 use crate::model::remote_path::RemotePath;
+use crate::model::run_id::RunId;
 use crate::remote::{Files, RemoteError};
 
 /// Gives the lock back and removes the private directory and the temp directory, as far
@@ -21,12 +22,32 @@ use crate::remote::{Files, RemoteError};
 pub async fn release(files: &dyn Files, held: &Held) -> Result<(), Failure> {
     let failed = |error: RemoteError| Failure::remote(Phase::Clean, held.place(), &error);
     if held.kind != LockKind::Without {
-        remove_if_there(files, &held.private.lock()).await.map_err(failed)?;
-        if !held.lost.load(Ordering::Relaxed) {
+        // Where the private name cannot be removed the lock is given back all the same. Where
+        // the lock cannot, the directory stays, so that the next run sees what to clean up.
+        let removed = remove_if_there(files, &held.private.lock()).await;
+        if !removed.as_ref().is_err_and(RemoteError::is_link) && !held.lost.load(Ordering::Relaxed) {
             give_back(files, held).await.map_err(failed)?;
         }
+        removed.map_err(failed)?;
     }
     clear_private(files, &held.names, &held.private).await.map_err(failed)
+}
+
+/// Gives back a lock that this run may have got while it was still being acquired: only
+/// when it is seen to be this run's.
+pub(super) async fn give_back_own(
+    files: &dyn Files,
+    names: &Names,
+    run: RunId,
+    aside: &RemotePath,
+) -> Result<(), RemoteError> {
+    match read_content(files, names.lock()).await {
+        Ok((content, _)) if is_of(&content, run) => {}
+        Err(error) if error.is_link() => return Err(error),
+        Ok(_) | Err(_) => return Ok(()),
+    }
+    move_to_unused(files, names.lock(), aside).await?;
+    files.remove(aside).await
 }
 
 async fn give_back(files: &dyn Files, held: &Held) -> Result<(), RemoteError> {

@@ -103,6 +103,7 @@ impl Acquirer {
     /// Puts this run's lock in place. False: another's is there, or this run was fenced.
     pub(super) async fn link(&mut self, files: &dyn Files) -> Result<bool, Failure> {
         let mut tries = 0;
+        self.linking = true;
         loop {
             let outcome = match self.kind {
                 LockKind::Exclusive => self.create_lock(files).await?,

@@ -68,14 +68,27 @@ impl ScriptMerge {
                 .ok_or_else(|| self.failure("more chunks than there are"))?;
         let inputs = MergeScriptInputs { names: &self.site.names, run: self.run_id, record: &record };
         let text = Bytes::from(merge_script(&inputs));
+        let length = text.len() as u64;
         let script =
             create_with(files, &self.run.merge_script(), text, RECORD_MODE).await.map_err(&failed)?;
+        let size = files.stat_handle(&script).await.map(|attributes| attributes.size);
         files.close(script).await.map_err(&failed)?;
+        // A full disk may swallow what it acknowledged; half a script would be waited for.
+        if size.map_err(&failed)?.is_some_and(|size| size != length) {
+            return Err(Failure::new(
+                FailureKind::Storage,
+                Phase::Merge,
+                self.site.place(),
+                "the server took the merge script but does not have all of it",
+            )
+            .next_step("look for a full disk or a quota on the target"));
+        }
         let start = start_script(&self.site.names, self.run_id);
         let output =
             run_script(self.site.connection.as_ref(), &start, START_LIMITS).await.map_err(|error| {
-                let kind = match error {
+                let kind = match &error {
                     JobError::Lost | JobError::Silent(_) => FailureKind::Link,
+                    JobError::Start(error) if error.is_link() => FailureKind::Link,
                     JobError::Start(_) | JobError::TimedOut(_) => FailureKind::Failed,
                 };
                 Failure::new(kind, Phase::Merge, self.site.place(), error)

@@ -64,8 +64,8 @@ impl SftpMerge {
             for (n, how) in &batch {
                 if *how == Published::Stored {
                     self.append(merged, *n).await?;
+                    self.monitor.advance(Phase::Merge, self.geometry.length(*n));
                 }
-                self.monitor.advance(Phase::Merge, self.geometry.length(*n));
             }
             self.check_size(merged, last).await?;
             sync_if_possible(self.site.files.as_ref(), merged)

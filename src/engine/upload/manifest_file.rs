@@ -1,5 +1,6 @@
 //! The manifest on the target, growing line by line while chunks are hashed.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -25,6 +26,7 @@ pub struct ManifestFile {
     written: watch::Sender<u64>,
     files: Arc<dyn Files>,
     handle: Handle,
+    contradicted: AtomicBool,
 }
 
 struct State {
@@ -54,6 +56,7 @@ impl ManifestFile {
             written: watch::Sender::new(known),
             files: site.files.clone(),
             handle,
+            contradicted: AtomicBool::new(false),
         })
     }
 
@@ -90,6 +93,16 @@ impl ManifestFile {
         drop(state);
         self.noted.send_replace(n);
         true
+    }
+
+    /// To be told when the source, which did not change, is not what the manifest says.
+    pub fn contradict(&self) {
+        self.contradicted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the manifest turned out to be damaged.
+    pub fn is_contradicted(&self) -> bool {
+        self.contradicted.load(Ordering::Relaxed)
     }
 
     /// Writes lines as they are noted. Ends only with an error; drop it when done.

@@ -19,12 +19,12 @@ use tokio::task::JoinSet;
 
 use super::board::Board;
 use super::failure::{Failure, FailureKind, Phase};
+use super::guard::Guard;
 use super::limiter::Limiter;
 use super::monitor::Monitor;
 use super::receipts::Receipts;
 use super::site::Site;
 use super::source::Source;
-use crate::model::names::RunNames;
 use crate::model::plan::Plan;
 use crate::model::remote_path::RemotePath;
 use crate::model::run_id::RunId;
@@ -49,7 +49,7 @@ pub enum Destination {
 /// Everything that one upload needs.
 pub struct Upload {
     pub site: Site,
-    pub run: RunNames,
+    pub guard: Guard,
     /// Counts the attempts of this run, so that no private name is used twice.
     pub attempt: u64,
     pub source: Source,
@@ -106,7 +106,7 @@ impl Upload {
             let files = self.site.further_files().await.map_err(|error| self.failed(&error))?;
             lanes.push(Arc::new(Lane::new(
                 files,
-                self.run.clone(),
+                self.guard.run_names().clone(),
                 self.attempt,
                 self.destination.clone(),
                 geometry,
@@ -144,12 +144,12 @@ impl Upload {
                 manifest.write_lines().await.map_err(|error| Failure::remote(Phase::Upload, place, &error))
             }
         });
-        let receipts = Receipts::prepare(&self.site, &self.run, self.attempt)
+        let receipts = Receipts::prepare(&self.site, self.guard.run_names(), self.attempt)
             .await
             .map_err(|error| self.failed(&error))?;
         let publisher = Publisher {
             site: self.site.clone(),
-            run: self.run.clone(),
+            guard: self.guard.clone(),
             attempt: self.attempt,
             destination: self.destination.clone(),
             geometry,

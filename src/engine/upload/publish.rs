@@ -6,16 +6,16 @@ use super::lane::Lane;
 use super::{Destination, ManifestFile};
 use crate::engine::board::Published;
 use crate::engine::failure::{Failure, FailureKind, Phase};
+use crate::engine::guard::Guard;
 use crate::engine::io::publish;
 use crate::engine::receipts::Receipts;
 use crate::engine::site::Site;
 use crate::model::chunk::Geometry;
-use crate::model::names::RunNames;
 use crate::remote::RemoteError;
 
 pub struct Publisher {
     pub site: Site,
-    pub run: RunNames,
+    pub guard: Guard,
     pub attempt: u64,
     pub destination: Destination,
     pub geometry: Geometry,
@@ -27,6 +27,7 @@ pub struct Publisher {
 impl Publisher {
     pub async fn publish(&self, n: u64) -> Result<(u64, Published), Failure> {
         self.manifest.wait_written(n).await;
+        self.guard.ensure_fresh().await?;
         match &self.destination {
             Destination::Stored => {
                 self.publish_stored(n).await?;
@@ -43,7 +44,7 @@ impl Publisher {
         for lane in &self.lanes {
             lane.close(n).await.map_err(self.failed())?;
         }
-        let part = self.run.part(n, self.attempt);
+        let part = self.guard.run_names().part(n, self.attempt);
         let files = self.site.files.as_ref();
         let size = files.lstat(&part).await.map_err(self.failed())?.size;
         let length = self.geometry.length(n);

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::manifest_file::ManifestFile;
 use super::{Event, Piece};
 use crate::engine::board::Board;
-use crate::engine::failure::Failure;
+use crate::engine::failure::{Failure, FailureKind, Phase};
 use crate::engine::source::{READ_BYTES, Source};
 use crate::model::chunk::Geometry;
 use crate::model::digest::Chain;
@@ -44,13 +44,21 @@ impl Reader {
                 return Ok(());
             };
             if !self.manifest.note(*n, &chain) {
-                return Err(self.source.changed());
+                self.source.check_unchanged()?;
+                self.manifest.contradict();
+                return Err(self.contradiction(*n));
             }
             if self.events.send(Event::Hashed { chunk: *n }).await.is_err() {
                 return Ok(());
             }
         }
         self.source.check_unchanged()
+    }
+
+    fn contradiction(&self, n: u64) -> Failure {
+        let cause = format!("chunk {n} is not what the manifest on the target says of it");
+        Failure::new(FailureKind::Failed, Phase::Upload, self.source.shown(), cause)
+            .next_step("run the same command again with --rehash")
     }
 
     async fn send(&self, n: u64, mut chain: Chain) -> Result<Option<Chain>, Failure> {

@@ -11,7 +11,7 @@ use rustix::io::{Errno, Result};
 use super::tree::{LastLink, Place, Tree};
 
 /// Open handles of one session.
-pub const HANDLES_MAX: usize = 128;
+pub const HANDLES_MAX: usize = 256;
 /// Most bytes of one READ or WRITE, as OpenSSH has it.
 pub const DATA_MAX: u32 = 261_120;
 /// Names that one READDIR brings.

@@ -37,6 +37,8 @@ pub trait TestHost {
     fn exec(&self, command: &str) -> Output;
     /// The content of a file on the host, not over SSH.
     fn read_file(&self, path: &Path) -> std::io::Result<Vec<u8>>;
+    /// Whether nobody is logged in, and nothing of a former login still works.
+    fn is_idle(&self) -> bool;
 }
 
 impl TestHost for Sshd {
@@ -66,6 +68,10 @@ impl TestHost for Sshd {
 
     fn read_file(&self, path: &Path) -> std::io::Result<Vec<u8>> {
         std::fs::read(path)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.session_processes().is_empty()
     }
 }
 
@@ -148,6 +154,11 @@ impl TestHost for ContainerSshd {
             return Ok(output.stdout);
         }
         Err(std::io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()))
+    }
+
+    fn is_idle(&self) -> bool {
+        // The brackets keep grep from finding itself.
+        !self.exec("grep -slE '[s]ftp-server|sshd: [h]aul' /proc/[0-9]*/cmdline").status.success()
     }
 }
 

@@ -35,6 +35,7 @@ fn values(count: usize) -> Vec<Vec<u8>> {
         b"\r\n",
         b"\x1b[2J",
         b"\\0101",
+        b"d*\xcf\\\xa1",
         b"0123",
         b"\x017",
         b";:&|<>(){}[]#\"",

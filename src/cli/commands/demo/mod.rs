@@ -35,8 +35,8 @@ const SEED: u64 = 8;
 /// Files smaller than this many chunks of the default size get smaller chunks, so that
 /// a cut half way leaves some behind.
 const CHUNKS_MIN: u64 = 24;
-/// The smallest file that can be cut half way with whole chunks before it.
-const SIZE_MIN: u64 = CHUNKS_MIN * ChunkSize::MIN;
+/// A smaller file would be on its way as a whole before the first chunk is complete.
+const SIZE_MIN: u64 = 64 << 20;
 /// How often the same upload is begun again where it does not reconnect by itself.
 const RUNS_MAX: u32 = 3;
 /// How long a later run waits for the lock of the one before, whose link is gone.
@@ -61,11 +61,20 @@ pub struct DemoRequest {
     pub program: String,
 }
 
-/// Runs the demo and tells `output` what happened. Fails when anything is not as it
+/// Hears the story.
+pub trait Audience: Send {
+    /// One line or several, without the last line end.
+    fn tell(&mut self, text: &str) -> std::io::Result<()>;
+
+    /// The monitor has nothing to say any more.
+    fn upload_ended(&mut self) {}
+}
+
+/// Runs the demo and tells `audience` what happened. Fails when anything is not as it
 /// should be. `monitor` hears of the upload as that of any `haul put` does.
 pub async fn demo(
     request: DemoRequest,
-    output: &mut (dyn Write + Send),
+    audience: &mut dyn Audience,
     monitor: Arc<dyn Monitor>,
     stop: Stop,
 ) -> Result<(), Failure> {
@@ -74,9 +83,9 @@ pub async fn demo(
         return Err(Failure::new(FailureKind::Usage, Phase::Source, "", text));
     }
     let stage = Stage::set(&request).await?;
-    let shown = show(&request, &stage, output, monitor, &stop).await;
+    let shown = show(&request, &stage, audience, monitor, &stop).await;
     let kept = match shown {
-        Ok(()) if request.keep => invite(&request, &stage, output, &stop).await,
+        Ok(()) if request.keep => invite(&request, &stage, audience, &stop).await,
         shown => shown,
     };
     let cleared = stage.clear().await;
@@ -142,23 +151,19 @@ impl Stage {
 async fn show(
     request: &DemoRequest,
     stage: &Stage,
-    output: &mut (dyn Write + Send),
+    audience: &mut dyn Audience,
     monitor: Arc<dyn Monitor>,
     stop: &Stop,
 ) -> Result<(), Failure> {
-    let mut say = |line: String| {
-        writeln!(output, "{line}")
-            .and_then(|()| output.flush())
-            .map_err(|error| Failure::new(FailureKind::Failed, Phase::Upload, "standard output", error))
-    };
     let size = request.size;
-    say(format!(
+    let server_line = format!(
         "server     SSH with SFTP and nothing else, inside this process, 127.0.0.1 port {}",
         stage.server.port()
-    ))?;
+    );
+    say(audience, &server_line)?;
     let source = stage.path(FILE_NAME);
     let here = on_disk(&source, move |path| sample::generate(path, size, SEED)).await?;
-    say(format!("source     {} that look random", human_size(size)))?;
+    say(audience, &format!("source     {} that look random", human_size(size)))?;
 
     let half = size / 2;
     stage.server.cut_after(half);
@@ -168,13 +173,20 @@ async fn show(
     let (report, runs, time) = upload(stage, &source, options, &ledger, stop).await?;
     let there = on_disk(&stage.target(), sample::hash).await?;
 
-    let result =
-        Outcome { report, runs, time, here, there, kept: ledger.kept(), chunk_size, stage, size, half };
+    let (kept, retries) = (ledger.kept(), ledger.retries());
+    drop(ledger);
+    audience.upload_ended();
+    let result = Outcome { report, runs, retries, time, here, there, kept, chunk_size, stage, size, half };
     for line in result.lines() {
-        say(line)?;
+        say(audience, &line)?;
     }
-    result.judge(&ledger)?;
-    say("all is well: cut off half way, resumed, and the same bytes on both sides".to_owned())
+    result.judge()?;
+    say(audience, "all is well: cut off half way, resumed, and the same bytes on both sides")
+}
+
+fn say(audience: &mut dyn Audience, text: &str) -> Result<(), Failure> {
+    let told = audience.tell(text);
+    told.map_err(|error| Failure::new(FailureKind::Failed, Phase::Upload, "standard output", error))
 }
 
 /// Runs `put`, and again where it ended with the link. Gives the last run's report, how
@@ -235,6 +247,7 @@ fn put_options(request: &DemoRequest) -> Result<PutOptions, Failure> {
 struct Outcome<'a> {
     report: PutReport,
     runs: u32,
+    retries: u32,
     time: Duration,
     here: Digest,
     there: Digest,
@@ -277,7 +290,7 @@ impl Outcome<'_> {
     }
 
     /// All that has to be so.
-    fn judge(&self, ledger: &Ledger) -> Result<(), Failure> {
+    fn judge(&self) -> Result<(), Failure> {
         let server = &self.stage.server;
         let mut wrong = String::new();
         let mut expect = |holds: bool, what: &str| {
@@ -291,7 +304,7 @@ impl Outcome<'_> {
         expect(self.report.status == PutStatus::Uploaded, "nothing was uploaded");
         expect(server.cuts() == 1, "the connection was not cut");
         expect(server.connections() >= 2, "nothing connected again");
-        expect(self.runs > 1 || ledger.retries() > 0, "no retry was told of");
+        expect(self.runs > 1 || self.retries > 0, "no retry was told of");
         expect(self.kept > 0, "no chunk was kept");
         let sent_twice = server.bytes_written().saturating_sub(self.size);
         expect(sent_twice < self.half, "what had arrived was sent again");
@@ -326,26 +339,26 @@ fn finished(report: &PutReport) -> String {
 async fn invite(
     request: &DemoRequest,
     stage: &Stage,
-    output: &mut (dyn Write + Send),
+    audience: &mut dyn Audience,
     stop: &Stop,
 ) -> Result<(), Failure> {
     let quoted = |path: PathBuf| shell_word(&path.to_string_lossy());
+    let known_hosts = stage.path("known_hosts").to_string_lossy().into_owned();
+    // ssh takes several files there, and quotes hold the words of one together.
+    let known_hosts = match known_hosts.contains(char::is_whitespace) {
+        true => format!("\"{known_hosts}\""),
+        false => known_hosts,
+    };
     let command = format!(
         "{} put -P {} -i {} -o {} {} {LOGIN}@127.0.0.1:/again.img",
         shell_word(&request.program),
         stage.server.port(),
         quoted(stage.path("key")),
-        shell_word(&format!("UserKnownHostsFile={}", stage.path("known_hosts").display())),
+        shell_word(&format!("UserKnownHostsFile={known_hosts}")),
         quoted(stage.path(FILE_NAME)),
     );
-    let text = format!(
-        "\nThe server stays up, over {}. Try:\n\n  {command}\n\nCtrl-C ends it.\n",
-        quoted(stage.path("served"))
-    );
-    output
-        .write_all(text.as_bytes())
-        .and_then(|()| output.flush())
-        .map_err(|error| Failure::new(FailureKind::Failed, Phase::Upload, "standard output", error))?;
+    let served = quoted(stage.path("served"));
+    say(audience, &format!("\nThe server stays up, over {served}. Try:\n\n  {command}\n\nCtrl-C ends it."))?;
     stop.stopped().await;
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use super::{DemoRequest, demo};
+use super::{Audience, DemoRequest, demo};
 use crate::cli::account::Account;
 use crate::cli::args::demo::DemoArgs;
 use crate::cli::args::output::OutputArgs;
@@ -40,15 +40,18 @@ struct BesideTheBar {
     quiet: bool,
 }
 
-impl Write for BesideTheBar {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+impl Audience for BesideTheBar {
+    fn tell(&mut self, text: &str) -> std::io::Result<()> {
         if self.quiet {
-            return Ok(bytes.len());
+            return Ok(());
         }
-        self.screen.suspended(|| std::io::stdout().write(bytes))
+        self.screen.suspended(|| {
+            let mut output = std::io::stdout().lock();
+            writeln!(output, "{text}").and_then(|()| output.flush())
+        })
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
-        std::io::stdout().flush()
+    fn upload_ended(&mut self) {
+        self.screen.clear();
     }
 }
