@@ -1,12 +1,15 @@
 //! Jobs: the commands that the engine runs on a target for itself.
 //!
 //! A job is a [`Script`] that goes in on standard input, ends by itself, and leaves output
-//! of bounded size. Its channel is gone when the call returns or is dropped.
+//! of bounded size. Its channel is gone when the call returns or is dropped. A script on a
+//! lifeline ends then, and with it what it has started in its group; it ends also when this
+//! whole process is killed.
 
 use std::fmt;
 use std::time::Duration;
 
 use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 use crate::model::escape::printable;
@@ -63,7 +66,7 @@ pub struct JobOutput {
 }
 
 /// Why there is no output. In every case but `Start` the job may have done its work, or
-/// may still do it.
+/// may still do it where it is on no lifeline.
 #[derive(Debug, Clone)]
 pub enum JobError {
     /// It could not be started.
@@ -89,8 +92,8 @@ impl fmt::Display for JobError {
 impl std::error::Error for JobError {}
 
 /// Runs `script` to its end in a channel of its own. Its standard input holds nothing
-/// beyond the script. Dropping the future closes the channel; what runs on the target
-/// may go on.
+/// beyond the script. Dropping the future closes the channel, which ends a script on a
+/// lifeline; another may go on.
 pub async fn run_script(
     connection: &dyn Connection,
     script: &Script,
@@ -112,7 +115,9 @@ pub async fn watch_script(
     let mut process = start.await?;
 
     let line = script.line();
-    let mut input = Some(Box::pin(send(process.stdin, line.as_bytes())));
+    let (over_in, over) = oneshot::channel();
+    let mut over_in = script.is_on_lifeline().then_some(over_in);
+    let mut input = Some(Box::pin(send(process.stdin, line.as_bytes(), over)));
     let mut gathered = Gathered::new(limits.max_output_bytes);
     let mut last_news = Instant::now();
     while !gathered.complete() {
@@ -129,6 +134,12 @@ pub async fn watch_script(
                         heard(data);
                     }
                     gathered.take(event);
+                    if gathered.status.is_some()
+                        && let Some(over_in) = over_in.take()
+                    {
+                        // Nobody hears it where the input has been given up already.
+                        let _ = over_in.send(());
+                    }
                 }
                 None => break,
             },
@@ -149,9 +160,15 @@ pub async fn watch_script(
     gathered.finish()
 }
 
-/// Sends the whole input and EOF. Ends early where nobody reads.
-async fn send(mut stdin: Box<dyn AsyncWrite + Send + Unpin>, input: &[u8]) {
-    if stdin.write_all(input).await.is_ok() {
+/// Sends the script, and EOF once `over` says so or nobody is there to say it. Ends early
+/// where nobody reads.
+async fn send(mut stdin: Box<dyn AsyncWrite + Send + Unpin>, script: &[u8], over: oneshot::Receiver<()>) {
+    let sent = async {
+        stdin.write_all(script).await?;
+        stdin.flush().await
+    };
+    if sent.await.is_ok() {
+        let _ = over.await;
         let _ = stdin.shutdown().await;
     }
 }

@@ -299,7 +299,9 @@ pub async fn hash_file(
         .number("a", nonce.a.into())
         .number("b", nonce.b.into())
         .set("program", program.name())
-        .set("file", path.as_bytes());
+        .set("file", path.as_bytes())
+        // A whole file's hash takes its time: it is not to go on for nobody.
+        .on_lifeline();
     let limits =
         JobLimits { timeout: None, silence: Some(HASH_SILENCE), max_output_bytes: WITNESS_MAX_BYTES };
     let mut lines = HashLines::default();

@@ -22,6 +22,18 @@ pub const TERMINAL_COMMAND: &str = "exec sh -c 'haul_tty=$(stty -g) && stty raw 
                                     && IFS= read -r haul_script && eval \"$haul_script\"'";
 pub const TERMINAL_READY: &str = "haul-terminal";
 
+/// Stands before a script whose standard input is the lifeline of its client: when that
+/// ends while the script still runs, its process group is ended. The script itself reads
+/// nothing.
+const LIFELINE: &str = r#"
+exec 3<&0 </dev/null
+(
+    while IFS= read -r haul_line <&3; do :; done
+    kill -0 "$$" 2>/dev/null && { kill -15 "-$$" || kill -15 "$$"; }
+) >/dev/null 2>&1 &
+exec 3<&-
+"#;
+
 /// Bytes of a value that one `printf` makes: where it is a program of its own, its
 /// argument has a limit of 128 KiB.
 const PIECE_BYTES: usize = 16 * 1024;
@@ -37,12 +49,13 @@ const CHARACTERS: &str = "[ \"$haul_local\" ] && LC_ALL=$haul_locale || unset LC
 pub struct Script {
     statements: Vec<String>,
     body: String,
+    on_lifeline: bool,
 }
 
 impl Script {
     /// `body` is the script's text, in parts that follow each other.
     pub fn new(body: &[&'static str]) -> Script {
-        Script { statements: Vec::new(), body: body.concat() }
+        Script { statements: Vec::new(), body: body.concat(), on_lifeline: false }
     }
 
     /// Sets the variable `name` to any bytes. A NUL ends the value, as it ends every
@@ -110,6 +123,20 @@ impl Script {
         }
         line.push_str("')\"\n");
         line
+    }
+
+    /// Ends the script, and what it has started in its group, when its standard input ends
+    /// before it does. Only for a host that has proven its shell: whoever else answers may
+    /// wait for that end.
+    #[must_use]
+    pub fn on_lifeline(mut self) -> Script {
+        self.body.insert_str(0, LIFELINE);
+        self.on_lifeline = true;
+        self
+    }
+
+    pub fn is_on_lifeline(&self) -> bool {
+        self.on_lifeline
     }
 
     /// The script as a file.

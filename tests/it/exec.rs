@@ -2,6 +2,7 @@
 
 mod detached;
 mod endings;
+mod jobs;
 mod leaks;
 mod library;
 mod rows;

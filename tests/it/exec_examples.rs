@@ -149,7 +149,7 @@ fn b7_pipelines_between_hosts() {
 #[test]
 fn b8_signals_are_passed_on() {
     let desk = Desk::new();
-    let line = "haul exec web1 -- sh -c 'trap \"echo reloaded; exit 0\" HUP; echo up; while :; do sleep 0.1; done' > log &
+    let line = "haul exec --signal-leader web1 -- sh -c 'trap \"echo reloaded; exit 0\" HUP; echo up; while :; do sleep 0.1; done' > log &
         until grep -q up log 2>/dev/null; do sleep 0.1; done
         kill -HUP $!; wait $!; cat log";
     desk.shows(line, 0, "up\nreloaded\n", "");

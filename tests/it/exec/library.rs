@@ -34,7 +34,7 @@ async fn host(stage: &Stage) -> Host {
     Host::connect(connector(&stage.sshd)).await.expect("connects")
 }
 
-async fn eventually(what: &str, condition: impl Fn() -> bool) {
+pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
     let met = async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(20)).await;
