@@ -240,6 +240,8 @@ fn status_tells_absent_partial_merging_complete(place: &Place) {
     let mut run = client.start_put(&source, &target, &[VERY_SLOW]);
     run.until("two chunks", || place.published(&target).len() >= 2);
     let partial = status();
+    let temp = super::place::temp_of(&target);
+    assert_eq!(place.run(&format!("stat -c %a '{}'", temp.display())).trim(), "700");
     assert_eq!(partial["state"], "partial");
     assert_eq!(partial["chunks_total"], 13);
     assert_eq!(partial["chunk_size"], CHUNK);
