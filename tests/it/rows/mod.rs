@@ -19,3 +19,4 @@ mod place;
 mod progress;
 mod resuming;
 mod terminal;
+mod unmerged;

@@ -83,7 +83,7 @@ fn every_name_arrives_as_it_is(sshd: &Sshd, merge: &str) {
         let size = 2 * CHUNK + index as u64;
         std::fs::write(&source, content(size, index as u64)).expect("a source");
         let outcome = client.put(&source, into.join(""), &["--merge", merge]).expect(0);
-        assert_eq!(entries(&into), [name.clone()], "{name:?}");
+        assert_eq!(entries(&into), std::slice::from_ref(&name), "{name:?}");
         let arrived = std::fs::read(into.join(&name)).expect("the target");
         assert!(arrived == content(size, index as u64), "{name:?}");
         for text in [&outcome.stdout, &outcome.stderr] {
