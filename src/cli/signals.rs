@@ -43,7 +43,7 @@ pub fn stop_on_signals(screen: Arc<Screen>) -> Result<Stop, CliError> {
 fn leave(screen: &Screen) -> ! {
     // A question holds the bar: taking it away would wait for the answer.
     if tty::is_asking() {
-        tty::restore();
+        tty::abandon();
     } else {
         screen.clear();
     }

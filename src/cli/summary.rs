@@ -3,10 +3,13 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::json::state_name;
+use super::json::result::state_name;
 use crate::engine::report::{CleanReport, PutReport, PutStatus, StatusReport, UploadStatus, VerifiedBy};
 use crate::model::escape::printable;
 use crate::model::units::{human_duration, human_rate, human_size, utc_time};
+
+/// Of less the rate says nothing about the link.
+const MIN_BYTES_FOR_RATE: u64 = 1 << 20;
 
 /// How an upload or a merge ended, in one line. `verb` is "uploaded" or "merged".
 pub fn put_line(host: &str, report: &PutReport, verb: &str, time: Duration) -> String {
@@ -19,7 +22,7 @@ pub fn put_line(host: &str, report: &PutReport, verb: &str, time: Duration) -> S
         PutStatus::WouldUpload => format!("{place}: would upload {size}{there}; nothing was changed"),
         PutStatus::Uploaded => {
             let rate = match report.bytes_sent {
-                0 => String::new(),
+                ..MIN_BYTES_FOR_RATE => String::new(),
                 bytes if bytes == report.size => format!(" ({})", human_rate(bytes, time)),
                 bytes => format!(" ({} sent, {})", human_size(bytes), human_rate(bytes, time)),
             };
@@ -143,7 +146,7 @@ mod tests {
             (
                 PutStatus::Uploaded,
                 format!(
-                    "web1:/srv/img: uploaded 5.0 GiB in 12.3 s (254 MiB/s), 200 of 512 chunks were there already, \
+                    "web1:/srv/img: uploaded 5.0 GiB in 12.3 s (3.0 GiB sent, 254 MiB/s), 200 of 512 chunks were there already, \
                      sha256 {digest} verified on the target"
                 ),
             ),
@@ -174,7 +177,7 @@ mod tests {
                 chunks_present: 2,
                 chunks_merged: 1,
                 chunk_size: 10 << 20,
-                source_name: "img\x1b".into(),
+                source_name: "img".into(),
                 source_size: 25 << 20,
                 source_identity: "1:2:3:4:5".into(),
             }),
@@ -191,7 +194,7 @@ mod tests {
             "web1:/srv/img\n\
              \x20 state   partial: 2 of 3 chunks there, 1 merged\n\
              \x20 file    10 B (10 bytes), modified 1970-01-01 00:00:00 UTC\n\
-             \x20 upload  img\\x1b, 25.0 MiB, in chunks of 10.0 MiB\n\
+             \x20 upload  img, 25.0 MiB, in chunks of 10.0 MiB\n\
              \x20 lock    alice, held by alice@laptop since 1970-01-01 00:00:00 UTC, dead\n"
         );
     }

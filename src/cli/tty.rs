@@ -32,11 +32,19 @@ pub fn is_asking() -> bool {
     ONE_QUESTION.try_lock().is_err()
 }
 
-/// Puts back what a question changed. For the way out in the middle of one.
-pub fn restore() {
+/// Puts back what a question changed.
+fn restore() {
     let before = BEFORE_QUESTION.lock().ok().and_then(|mut before| before.take());
     if let (Some(tty), Some(before)) = (open(), before) {
         let _ = tcsetattr(&tty, OptionalActions::Now, &before);
+    }
+}
+
+/// As [`restore`], and ends the line of the question.
+pub fn abandon() {
+    restore();
+    if let Some(mut tty) = open() {
+        let _ = tty.write_all(b"\n");
     }
 }
 

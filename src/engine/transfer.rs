@@ -338,6 +338,8 @@ impl Transfer {
                 MergeMethod::Sftp => false,
                 MergeMethod::Script => {
                     if site.shell(&monitor).await.is_none() {
+                        // A link that died meanwhile shows here, and is no missing shell.
+                        site.files.lstat(site.names.temp()).await.map_err(site.failed(Phase::Merge))?;
                         return Err(Failure::new(
                             FailureKind::Failed,
                             Phase::Merge,
@@ -438,6 +440,7 @@ impl Transfer {
     /// Removes what is no longer needed; the lock goes with the release.
     pub async fn after_commit(&mut self, site: &Site, guard: &Guard) -> Result<PutReport, Failure> {
         let began = Instant::now();
+        self.monitor.phase(Phase::Clean, 0, 0);
         match leftovers::remove_all(site, guard).await {
             Ok(()) => {}
             Err(failure) if failure.kind == FailureKind::Link => return Err(failure),

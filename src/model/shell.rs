@@ -30,7 +30,7 @@ const PIECE_BYTES: usize = 16 * 1024;
 /// text in its locale, so values are made in the C locale; the target's own is put back for
 /// what the script runs.
 const BYTES: &str = "haul_locale=${LC_ALL-}; haul_local=${LC_ALL+set}; LC_ALL=C";
-const CHARACTERS: &str = "case $haul_local in set) LC_ALL=$haul_locale;; *) unset LC_ALL;; esac";
+const CHARACTERS: &str = "[ \"$haul_local\" ] && LC_ALL=$haul_locale || unset LC_ALL";
 
 /// A script in the POSIX shell's language: constant text, and variables set beforehand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,8 +173,11 @@ mod tests {
         let script = Script::new(&["true"]).arguments(&[&b"ls"[..], b"", b"a b"]).set("v", "/x.y");
         assert_eq!(
             script.line(),
-            "haul_0='ls'; haul_1=''; haul_2=$(printf %b 'a\\0040b.'); haul_2=${haul_2%.}; \
-             set -- \"$haul_0\" \"$haul_1\" \"$haul_2\"; v='/x.y'; eval \"$(printf %b 'true')\"\n"
+            format!(
+                "{BYTES}; haul_0='ls'; haul_1=''; haul_2=$(printf %b 'a\\0040b.'); haul_2=${{haul_2%.}}; \
+                 set -- \"$haul_0\" \"$haul_1\" \"$haul_2\"; v='/x.y'; {CHARACTERS}; \
+                 eval \"$(printf %b 'true')\"\n"
+            )
         );
     }
 
@@ -189,10 +192,12 @@ mod tests {
         #[test]
         fn no_byte_of_a_value_is_syntax(value: Vec<u8>) {
             let line = Script::new(&["true"]).set("v", &value).line();
-            let (argument, rest) = match line.strip_prefix("v=$(printf %b '") {
-                Some(rest) => rest.split_once(".'); v=${v%.}; ").expect("the form of an assignment"),
-                None => line.strip_prefix("v='").and_then(|rest| rest.split_once("'; ")).expect("a plain one"),
+            let made = line.strip_prefix(BYTES).and_then(|line| line.strip_prefix("; v=$(printf %b '"));
+            let parts = match made {
+                Some(rest) => rest.split_once(&format!(".'); v=${{v%.}}; {CHARACTERS}; ")),
+                None => line.strip_prefix("v='").and_then(|rest| rest.split_once("'; ")),
             };
+            let (argument, rest) = parts.expect("the form of an assignment");
             prop_assert!(argument.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-\\".contains(&b)));
             prop_assert_eq!(rest, "eval \"$(printf %b 'true')\"\n");
         }

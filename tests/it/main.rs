@@ -10,6 +10,7 @@ mod demo;
 mod engine;
 mod fake_server;
 mod harness;
+mod kills;
 mod known_hosts;
 mod layers;
 mod local_commands;

@@ -5,7 +5,7 @@ use crate::cli::args::clean::CleanArgs;
 use crate::cli::connect::DEFAULT_STALL_TIMEOUT;
 use crate::cli::error::CliError;
 use crate::cli::exit_code::ExitCode;
-use crate::cli::json::CleanEvent;
+use crate::cli::json::result::CleanEvent;
 use crate::cli::resolve::user_id;
 use crate::cli::signals::{stop_on_signals, unless_stopped};
 use crate::cli::summary;

@@ -7,7 +7,7 @@ use super::{OneHost, Reporter, with_way_on};
 use crate::cli::args::put::PutArgs;
 use crate::cli::error::CliError;
 use crate::cli::exit_code::ExitCode;
-use crate::cli::json::ResultEvent;
+use crate::cli::json::result::ResultEvent;
 use crate::cli::resolve::put_options;
 use crate::cli::signals::stop_on_signals;
 use crate::cli::{sources, summary};

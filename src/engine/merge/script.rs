@@ -86,8 +86,9 @@ impl ScriptMerge {
         let start = start_script(&self.site.names, self.run_id);
         let output =
             run_script(self.site.connection.as_ref(), &start, START_LIMITS).await.map_err(|error| {
-                let kind = match error {
+                let kind = match &error {
                     JobError::Lost | JobError::Silent(_) => FailureKind::Link,
+                    JobError::Start(error) if error.is_link() => FailureKind::Link,
                     JobError::Start(_) | JobError::TimedOut(_) => FailureKind::Failed,
                 };
                 Failure::new(kind, Phase::Merge, self.site.place(), error)

@@ -5,7 +5,7 @@
 //! that serves SFTP alone, and one in a container; the rest needs a server of its own making.
 
 mod attributes;
-mod client;
+pub mod client;
 mod connecting;
 mod demo;
 mod errors;
@@ -15,7 +15,7 @@ mod interrupts;
 mod locks;
 mod merging;
 mod names;
-mod place;
+pub mod place;
 mod progress;
 mod resuming;
 mod terminal;
