@@ -8,6 +8,7 @@ mod container;
 mod crash;
 mod demo;
 mod engine;
+mod exec;
 mod fake_server;
 mod harness;
 mod kills;

@@ -5,4 +5,4 @@ mod merge;
 mod merge_kills;
 mod probe;
 mod scene;
-mod shells;
+pub mod shells;

@@ -23,6 +23,8 @@ haul_stderr_file=$haul_state/stderr
 [ "$haul_stderr" = merge ] && haul_stderr_file=$haul_stdout_file
 haul_setsid=
 command -v setsid >/dev/null 2>&1 && haul_setsid=setsid
+# Nobody reads what the shell says of a signal, and writing to nobody would end it.
+exec 2>/dev/null
 # In the foreground: what a shell puts into the background ignores SIGINT for ever.
 $haul_setsid sh -c '
     haul_state=$1 haul_nonce=$2 haul_stdin=$3 haul_stdout=$4 haul_stderr=$5
