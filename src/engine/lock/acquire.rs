@@ -8,11 +8,12 @@ use tokio::time::Instant;
 
 use super::decide::{Decision, Watch};
 use super::held::{Held, LockKind};
-use super::release::{clear_private, give_back_own, remove_if_there};
+use super::release::{clear_private, give_back_own};
 use super::small_file;
 use super::times::{ACQUIRE_TRIES, LockTimes, MAKE_TRIES};
 use super::{holder, look};
 use crate::engine::failure::{Failure, FailureKind, Phase};
+use crate::engine::io::remove_if_there;
 use crate::engine::monitor::{Level, Monitor, Notice};
 use crate::engine::options::LockOptions;
 use crate::engine::stop::Stop;
