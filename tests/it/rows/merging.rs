@@ -153,7 +153,7 @@ fn a_merge_over_sftp_goes_on_from_the_record() {
             if poor { Sshd::builder().sftp_arguments(&["-P", "copy-data"]) } else { Sshd::builder() };
         let sshd = builder.start();
         let client = Client::of(&sshd);
-        let chunks = 400;
+        let chunks = 160;
         let (source, target) = (client.source("source", chunks * CHUNK, 1), sshd.scratch().join("disk.img"));
         // All chunks are sent, none is merged: the client cannot merge what its script holds.
         let mut run = client.start_put(&source, &target, &["--merge", "script"]);
