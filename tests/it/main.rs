@@ -9,6 +9,7 @@ mod crash;
 mod demo;
 mod engine;
 mod exec;
+mod exec_examples;
 mod fake_server;
 mod harness;
 mod kills;

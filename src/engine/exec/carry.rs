@@ -47,6 +47,8 @@ enum Stream {
 
 pub struct Carrier {
     pub events: mpsc::Receiver<ProcessEvent>,
+    /// Standard output that came before.
+    pub early: Bytes,
     /// `None` where nobody reads from the start.
     pub stdout: Option<mpsc::Sender<Bytes>>,
     pub stderr: Option<mpsc::Sender<Bytes>>,
@@ -63,6 +65,10 @@ impl Carrier {
     pub async fn run(mut self) {
         let mut queue: VecDeque<(Stream, Bytes)> = VecDeque::new();
         let mut queued = 0;
+        let early = std::mem::take(&mut self.early);
+        if !early.is_empty() {
+            self.keep(Stream::Stdout, early, &mut queue, &mut queued);
+        }
         let mut over = Over::default();
         let mut open = true;
         while open || !queue.is_empty() {

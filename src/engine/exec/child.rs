@@ -57,7 +57,7 @@ impl Drop for Carrying {
 
 impl Child {
     pub(super) fn new(started: Started, streams: Streams, terminal: bool) -> Child {
-        let Started { process, leader, guard, unguarded } = started;
+        let Started { process, early, leader, guard, unguarded } = started;
         let (stdout_in, stdout) = pipe(streams.stdout);
         let (stderr_in, stderr) = pipe(streams.stderr == ErrorStream::Own && !terminal);
         let (state_in, state) = watch::channel(State::Running);
@@ -72,6 +72,7 @@ impl Child {
         };
         let carrier = Carrier {
             events: process.events,
+            early: early.into(),
             stdout: stdout_in,
             stderr: stderr_in,
             state: state_in,

@@ -21,7 +21,8 @@ const SHOWN_NOISE_BYTES: usize = 200;
 
 pub struct Dialogue {
     pub process: Process,
-    heard: Vec<u8>,
+    /// What stands behind the last line that was waited for.
+    pub heard: Vec<u8>,
     errors: Vec<u8>,
     /// The command has ended by its own will, or has closed its output.
     ended: bool,

@@ -15,6 +15,8 @@ use crate::remote::process::{Process, Terminal};
 
 pub struct Started {
     pub process: Process,
+    /// Output of the program that has come already.
+    pub early: Vec<u8>,
     pub leader: u32,
     pub guard: Option<Guard>,
     /// Why there is no guard.
@@ -59,7 +61,7 @@ pub async fn start(
     if has_terminal {
         dialogue.next_line(&mark).await.map_err(|error| ExecError { started: true, ..error })?;
     }
-    Ok(Started { process: dialogue.process, leader, guard, unguarded })
+    Ok(Started { process: dialogue.process, early: dialogue.heard, leader, guard, unguarded })
 }
 
 async fn ask(guard: &Guard, order: Order) -> Option<GuardSaid> {

@@ -32,7 +32,7 @@ case $haul_program in
     IFS=$haul_ifs
     set +f
     # BusyBox may run what lies in no directory.
-    [ "$haul_found" = absent ] && command -v "$haul_program" >/dev/null 2>&1 && haul_found=yes
+    [ "$haul_found$haul_path_given" = absent0 ] && command -v "$haul_program" >/dev/null 2>&1 && haul_found=yes
     ;;
 esac
 [ "$haul_found" = yes ] || haul_refuse "program-$haul_found"

@@ -11,9 +11,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::stage::{PATIENCE, Stage, processes_with};
 use crate::harness::Sshd;
+use crate::harness::account::Account;
+use crate::scripts::shells::find;
 
-pub fn connector(sshd: &Sshd) -> Arc<dyn Connector> {
-    let options = SshOptions {
+fn options(sshd: &Sshd) -> SshOptions {
+    SshOptions {
         host: "target".to_string(),
         address: "127.0.0.1".to_string(),
         port: sshd.port(),
@@ -21,8 +23,11 @@ pub fn connector(sshd: &Sshd) -> Arc<dyn Connector> {
         identity_files: vec![sshd.key_path()],
         user_known_hosts: vec![sshd.known_hosts_path()],
         ..SshOptions::default()
-    };
-    Arc::new(SshConnector::new(options, Arc::new(NoPrompter)))
+    }
+}
+
+pub fn connector(sshd: &Sshd) -> Arc<dyn Connector> {
+    Arc::new(SshConnector::new(options(sshd), Arc::new(NoPrompter)))
 }
 
 async fn host(stage: &Stage) -> Host {
@@ -55,7 +60,7 @@ async fn output_and_status() {
 
 #[tokio::test]
 async fn the_same_on_this_machine() {
-    let connector = LocalConnector::whole_machine(None);
+    let connector = LocalConnector::whole_machine(Some(find("dash")));
     let host = Host::connect(Arc::new(connector)).await.expect("connects");
     let output = Command::shell("echo here; exit 4").output(&host).await.expect("runs");
     assert_eq!((output.status, output.stdout), (ExitStatus::Exited(4), b"here\n".to_vec()));
@@ -162,5 +167,22 @@ async fn one_unread_child_holds_up_no_signal() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     tokio::time::timeout(PATIENCE, child.end(Duration::from_secs(1))).await.expect("ends");
     drop(child.stdout.take());
+    assert_eq!(child.wait().await.expect("ends").signal(), Some("TERM"));
+}
+
+#[tokio::test]
+async fn without_a_guard_signals_go_by_request() {
+    // sshd passes them on only where it has dropped root's rights.
+    let Some(account) = Account::create() else { return };
+    let stage = Stage::with(Sshd::builder().config("MaxSessions 1"));
+    let options = SshOptions { user: account.name().to_string(), ..options(&stage.sshd) };
+    let connector = Arc::new(SshConnector::new(options, Arc::new(NoPrompter)));
+    let host = Host::connect(connector).await.expect("connects");
+    // No second connection either: the one that there is goes on.
+    stage.sshd.stop_listening();
+    let mut child = Command::new("sleep").arg(stage.unique()).spawn(&host).await.expect("starts");
+    let reason = child.unguarded().expect("no guard").to_string();
+    assert!(reason.contains("refused"), "{reason}");
+    tokio::time::timeout(PATIENCE, child.end(PATIENCE)).await.expect("ends");
     assert_eq!(child.wait().await.expect("ends").signal(), Some("TERM"));
 }

@@ -109,12 +109,13 @@ fn b7_pipeline(stage: &Stage) {
 
 /// B8: signals reach the program, or its whole group.
 fn b8_signals(stage: &Stage) {
-    // A member of the group and the leader; each says what it got.
+    // A member of the group and the leader; each says what it got. That all is ready is
+    // said by another process, so that no signal comes into the middle of it.
     let text = "
-        sh -c 'trap \"echo member HUP\" HUP; trap \"echo member USR1\" USR1; trap \"echo member USR2\" USR2
-               trap \"exit\" TERM; echo up; while :; do sleep 0.05; done' &
         for name in HUP QUIT USR1 USR2; do trap \"echo leader $name\" $name; done
         trap 'exit 5' TERM
+        sh -c 'trap \"echo member HUP\" HUP; trap \"echo member USR1\" USR1; trap \"echo member USR2\" USR2
+               trap exit TERM; env echo up; while :; do sleep 0.05; done' &
         while :; do wait; done";
     let heard = |options: &[&str], name: &str, expected: &[&str]| {
         let mut child = stage.start(options, &["sh", "-c", text]);

@@ -325,6 +325,12 @@ impl Sshd {
         }
     }
 
+    /// Takes no further connection; those that there are go on.
+    pub fn stop_listening(&self) {
+        signal("KILL", self.pid());
+        wait_until("the end of the listener", START_LIMIT, || TcpStream::connect(self.address()).is_err());
+    }
+
     /// Ends the server and all its connections. What detached itself goes on.
     pub fn stop(&mut self) {
         let Some(mut child) = self.child.take() else { return };
