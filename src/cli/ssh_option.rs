@@ -55,6 +55,9 @@ impl Methods {
 
 type Setter = fn(&mut SshKeywords, &str, &Account) -> Result<(), String>;
 
+/// Keywords that take several words; each may stand in quotes of its own.
+const LISTS: [&str; 2] = ["GlobalKnownHostsFile", "UserKnownHostsFile"];
+
 /// In ssh's spelling; a keyword's first value counts, as for ssh.
 const TABLE: [(&str, Setter); 22] = [
     ("AddressFamily", |k, v, _| first(&mut k.address_family, address_family(v))),
@@ -99,6 +102,7 @@ impl SshKeywords {
                     names.join(", ")
                 )));
             };
+            let value = if LISTS.contains(name) { value } else { unquoted(value) };
             set(&mut keywords, value, account)
                 .map_err(|problem| CliError::usage(format!("-o {name}: {problem}")))?;
         }
@@ -106,15 +110,40 @@ impl SshKeywords {
     }
 }
 
-/// `Key=value`, `Key value` and `Key = value`; the value may stand in double quotes.
+/// `Key=value`, `Key value` and `Key = value`, the value as it is written.
 fn split(option: &str) -> Option<(&str, &str)> {
     let option = option.trim();
     let end = option.find(|c: char| c == '=' || c.is_whitespace())?;
     let (key, rest) = option.split_at(end);
     let rest = rest.trim_start();
     let value = rest.strip_prefix('=').unwrap_or(rest).trim();
-    let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
     (!key.is_empty() && !value.is_empty()).then_some((key, value))
+}
+
+fn unquoted(value: &str) -> &str {
+    value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value)
+}
+
+/// At spaces outside of double quotes, which are taken away.
+fn words(text: &str) -> Result<Vec<String>, String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut in_quotes = false;
+    for c in text.chars() {
+        match c {
+            '"' => {
+                in_quotes = !in_quotes;
+                word.get_or_insert_default();
+            }
+            c if c.is_whitespace() && !in_quotes => words.extend(word.take()),
+            c => word.get_or_insert_default().push(c),
+        }
+    }
+    if in_quotes {
+        return Err("a quote is not closed".to_owned());
+    }
+    words.extend(word);
+    Ok(words)
 }
 
 fn first<T>(slot: &mut Option<T>, value: Result<T, String>) -> Result<(), String> {
@@ -199,12 +228,12 @@ fn path(text: &str, account: &Account) -> Result<PathBuf, String> {
     Ok(account.expand(Path::new(text)))
 }
 
-/// Separated by spaces; `none` is no file at all.
+/// Separated by spaces outside of quotes; `none` is no file at all.
 fn paths(text: &str, account: &Account) -> Result<Vec<PathBuf>, String> {
     if text == "none" {
         return Ok(Vec::new());
     }
-    text.split_whitespace().map(|text| path(text, account)).collect()
+    words(text)?.iter().map(|text| path(text, account)).collect()
 }
 
 fn agent(text: &str, account: &Account) -> Result<Option<PathBuf>, String> {
@@ -273,6 +302,18 @@ mod tests {
     }
 
     #[test]
+    fn quotes_hold_the_words_of_a_path_together() {
+        for (option, expected) in [
+            ("UserKnownHostsFile=~/known \"/etc/known\"", &["/home/alice/known", "/etc/known"][..]),
+            ("UserKnownHostsFile=\"/it's a/b\"", &["/it's a/b"]),
+            ("UserKnownHostsFile \"/a b\"  \"/c d\" /e", &["/a b", "/c d", "/e"]),
+        ] {
+            let paths = parse(&[option]).expect(option).user_known_hosts.expect(option);
+            assert_eq!(paths, expected.iter().map(PathBuf::from).collect::<Vec<_>>(), "{option}");
+        }
+    }
+
+    #[test]
     fn nothing_is_silently_ignored() {
         for (option, reason) in [
             ("ForwardAgent=yes", "-o ForwardAgent is not supported; known are AddressFamily"),
@@ -288,6 +329,7 @@ mod tests {
             ("PreferredAuthentications=password,publickey", "the order is always"),
             ("PreferredAuthentications=gssapi-with-mic", "known methods"),
             ("UserKnownHostsFile=%d/x", "tokens"),
+            ("UserKnownHostsFile=\"/a b", "not closed"),
             ("IdentityAgent=$OTHER", "only $SSH_AUTH_SOCK"),
             ("BatchMode=maybe", "yes or no"),
         ] {

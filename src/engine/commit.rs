@@ -6,7 +6,7 @@ use super::lock::Held;
 use super::monitor::{Level, Monitor, Notice};
 use super::options::PutOptions;
 use super::site::Site;
-use crate::model::manifest::Baseline;
+use crate::model::manifest::{Baseline, Manifest};
 use crate::model::names::RunNames;
 use crate::model::remote_path::RemotePath;
 use crate::remote::files::{Attributes, FileKind, OpenMode, Owner, SetAttributes, Times};
@@ -30,6 +30,37 @@ pub struct Dress {
     /// The replaced file's, kept where the account may.
     pub owner: Option<Owner>,
     pub times: Option<Times>,
+}
+
+impl Dress {
+    /// A replaced file keeps its mode and owner; a new one gets the source's mode under
+    /// the target's umask. `source_times` is `None` where only the manifest is there.
+    pub async fn decide(
+        site: &Site,
+        run: &RunNames,
+        options: &PutOptions,
+        manifest: &Manifest,
+        source_times: Option<Times>,
+        existing: Option<Attributes>,
+    ) -> Result<Dress, Failure> {
+        let source_mode = manifest.source.mode;
+        let mode = match (options.chmod, options.preserve, existing.and_then(|existing| existing.mode)) {
+            (Some(mode), _, _) => mode,
+            (None, true, _) => source_mode,
+            (None, false, Some(mode)) => mode,
+            (None, false, None) => {
+                let umask = find_umask(site, run).await.map_err(site.failed(Phase::Commit))?;
+                source_mode & 0o777 & !umask
+            }
+        };
+        let modified = u32::try_from(manifest.source.identity.modified_ns / 1_000_000_000).unwrap_or(0);
+        let times = source_times.unwrap_or(Times { accessed: modified, modified });
+        Ok(Dress {
+            mode: Some(mode),
+            owner: existing.and_then(|existing| existing.owner),
+            times: options.preserve.then_some(times),
+        })
+    }
 }
 
 /// Finds out how a file can be replaced here, by trying it on private names. Fails where
@@ -69,7 +100,7 @@ pub async fn prove_replace(site: &Site, run: &RunNames, options: &PutOptions) ->
 }
 
 /// The file mode creation mask of the target's server, found by creating a file.
-pub async fn find_umask(site: &Site, run: &RunNames) -> Result<u32, RemoteError> {
+async fn find_umask(site: &Site, run: &RunNames) -> Result<u32, RemoteError> {
     let files = site.files.as_ref();
     let path = run.directory().join("umask");
     let handle = files.open(&path, OpenMode::CREATE, Some(0o777)).await?;

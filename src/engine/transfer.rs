@@ -6,16 +6,15 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::board::Board;
-use super::commit::{Dress, Replace, commit, find_umask, prove_replace};
+use super::commit::{Dress, Replace, commit, prove_replace};
 use super::failure::{Failure, FailureKind, Phase};
 use super::guard::Guard;
 use super::hash::{By, hash_on_target};
 use super::leftovers;
 use super::limiter::Limiter;
-use super::merge::script::ScriptMerge;
-use super::merge::sftp::SftpMerge;
+use super::merge::Merge;
 use super::monitor::{Level, Monitor, Notice};
-use super::options::{Connections, MergeMethod, PutOptions};
+use super::options::{Connections, PutOptions};
 use super::prepare::{Preparation, Prepared};
 use super::random::run_id;
 use super::repair::rewind;
@@ -27,8 +26,7 @@ use super::upload::{Destination, Sent, Upload};
 use super::verify::{Verified, verify};
 use crate::model::digest::Digest;
 use crate::model::manifest::{Baseline, Manifest};
-use crate::model::names::RunNames;
-use crate::remote::files::{Attributes, Times};
+use crate::remote::files::Attributes;
 
 /// Lanes where several handles may write at once and nothing else was asked for.
 const LANES: usize = 2;
@@ -183,7 +181,8 @@ impl Transfer {
 
         let began = Instant::now();
         let manifest = prepared.manifest.manifest();
-        let dress = self.dress(site, run, source, &manifest, existing).await?;
+        let times = source.map(|source| source.times);
+        let dress = Dress::decide(site, run, &self.options, &manifest, times, existing).await?;
         self.committing = Some(digest);
         self.removed_first = replace == Replace::RemoveFirst;
         self.monitor.phase(Phase::Commit, 0, 0);
@@ -274,7 +273,18 @@ impl Transfer {
             .next_step("run haul put again with the source"));
         }
         let began = Instant::now();
-        let merging = self.merge(site, guard, prepared, &plan, board.clone());
+        let merging = Merge {
+            site: site.clone(),
+            run: guard.run_names().clone(),
+            run_id: guard.held.run(),
+            generation: prepared.generation,
+            geometry,
+            board: board.clone(),
+            monitor: self.monitor.clone(),
+            method: self.options.merge,
+            placed: matches!(prepared.destination, Destination::Placed { .. }),
+            mixture: !plan.found.placed.is_empty(),
+        };
         // Placed chunks are where they belong: there is nothing to watch a merge of.
         if matches!(prepared.destination, Destination::Stored) || !plan.found.stored.is_empty() {
             self.monitor.phase(Phase::Merge, geometry.end(plan.found.merged), geometry.size());
@@ -302,7 +312,7 @@ impl Transfer {
             uploading.await?;
             Ok(Instant::now())
         };
-        let (uploaded, merged_by) = tokio::try_join!(uploaded_at, merging)?;
+        let (uploaded, merged_by) = tokio::try_join!(uploaded_at, merging.run())?;
         self.merged_by = Some(merged_by);
         *self.seconds.entry(Phase::Upload.name()).or_default() += uploaded - began;
         self.took(Phase::Merge, uploaded);
@@ -315,105 +325,6 @@ impl Transfer {
             Connections::Auto => LANES,
             Connections::Exactly(n) => usize::try_from(n).unwrap_or(LANES).max(1),
         }
-    }
-
-    /// A future that does not borrow `self`, so that it runs beside the upload.
-    fn merge(
-        &self,
-        site: &Site,
-        guard: &Guard,
-        prepared: &Prepared,
-        plan: &crate::model::plan::Plan,
-        board: Arc<Board>,
-    ) -> impl Future<Output = Result<MergedBy, Failure>> + use<> {
-        let (site, run, run_id) = (site.clone(), guard.run_names().clone(), guard.held.run());
-        let (geometry, generation) = (plan.geometry, prepared.generation);
-        let placed = matches!(prepared.destination, Destination::Placed { .. });
-        let mixture = !plan.found.placed.is_empty();
-        let (method, monitor) = (self.options.merge, self.monitor.clone());
-        async move {
-            let by_script = match method {
-                _ if placed || board.merged() == geometry.chunks() => false,
-                _ if mixture => false,
-                MergeMethod::Sftp => false,
-                MergeMethod::Script => {
-                    if site.shell(&monitor).await.is_none() {
-                        // A link that died meanwhile shows here, and is no missing shell.
-                        site.files.lstat(site.names.temp()).await.map_err(site.failed(Phase::Merge))?;
-                        return Err(Failure::new(
-                            FailureKind::Failed,
-                            Phase::Merge,
-                            site.place(),
-                            "the target has no shell to run the merge script",
-                        )
-                        .next_step("use --merge auto or --merge sftp"));
-                    }
-                    true
-                }
-                MergeMethod::Auto => site.shell(&monitor).await.is_some_and(|shell| shell.wide_arithmetic),
-            };
-            let sftp = SftpMerge {
-                site: site.with_further_files().await.map_err(site.failed(Phase::Merge))?,
-                run: run.clone(),
-                generation,
-                geometry,
-                board: board.clone(),
-                monitor: monitor.clone(),
-                eager: !placed,
-            };
-            if !by_script {
-                sftp.run().await?;
-                return Ok(if placed { MergedBy::Placed } else { MergedBy::Sftp });
-            }
-            let script = ScriptMerge {
-                site: site.clone(),
-                run,
-                run_id,
-                generation,
-                geometry,
-                board,
-                monitor: monitor.clone(),
-            };
-            match script.run().await {
-                Ok(()) => Ok(MergedBy::Script),
-                Err(failure) if method == MergeMethod::Auto && failure.kind == FailureKind::Failed => {
-                    let text = format!("{}: merging over SFTP instead: {}", site.place(), failure.cause);
-                    monitor.notice(Notice { level: Level::Info, text });
-                    sftp.run().await?;
-                    Ok(MergedBy::Sftp)
-                }
-                Err(failure) => Err(failure),
-            }
-        }
-    }
-
-    /// A replaced file keeps its mode and owner; a new one gets the source's mode under
-    /// the target's umask.
-    async fn dress(
-        &self,
-        site: &Site,
-        run: &RunNames,
-        source: Option<&Source>,
-        manifest: &Manifest,
-        existing: Option<Attributes>,
-    ) -> Result<Dress, Failure> {
-        let source_mode = manifest.source.mode;
-        let mode = match (self.options.chmod, self.options.preserve, existing.and_then(|e| e.mode)) {
-            (Some(mode), _, _) => mode,
-            (None, true, _) => source_mode,
-            (None, false, Some(mode)) => mode,
-            (None, false, None) => {
-                let umask = find_umask(site, run).await.map_err(site.failed(Phase::Commit))?;
-                source_mode & 0o777 & !umask
-            }
-        };
-        let modified = u32::try_from(manifest.source.identity.modified_ns / 1_000_000_000).unwrap_or(0);
-        let times = source.map_or(Times { accessed: modified, modified }, |source| source.times);
-        Ok(Dress {
-            mode: Some(mode),
-            owner: existing.and_then(|existing| existing.owner),
-            times: self.options.preserve.then_some(times),
-        })
     }
 
     /// After a link that died during the commit: whether the rename happened.

@@ -198,9 +198,21 @@ fn killed_anywhere_merged_by_the_script() {
     sweep_kills(SCRIPT);
 }
 
+/// A new upload, or for every other seed one that goes on after a client that was killed.
+fn begun(way: Way, replaces: bool, seed: u64) -> Scene {
+    let scene = Scene::new(way, replaces);
+    if seed % 2 == 1 {
+        let mut random = seed ^ 0xbe90;
+        let k = 30 + next_random(&mut random) % 150;
+        scene.run(FaultScript::new(Moment::Call(k), Fault::Crash, seed), 0);
+        scene.holder_dies();
+    }
+    scene
+}
+
 /// The link dies once at call k: the same run finishes by itself.
 fn cut(way: Way, replaces: bool, fault: Fault, k: usize, seed: u64) -> Verdict {
-    let scene = Scene::new(way, replaces);
+    let scene = begun(way, replaces, seed);
     let at_the_cut = Arc::new(Mutex::new(BTreeSet::new()));
     let script = FaultScript::new(Moment::Call(k), fault, seed).at_fault({
         let (seen, temp, names) = (at_the_cut.clone(), scene.temp(), scene.names());
@@ -260,9 +272,50 @@ fn cut_anywhere_merged_by_the_script() {
     sweep_cuts(SCRIPT);
 }
 
+/// The link dies while a run removes what one left behind that was killed after its commit.
+#[test]
+fn cut_while_cleaning_up_after_a_commit() {
+    let mut sweeps = Sweeps::default();
+    for way in [PLACED, STORED, POOR] {
+        let calls = calls_of(way, true).calls;
+        let commit = calls.iter().position(|call| {
+            call.object.contains("/merged.")
+                && call.object.contains(" -> ")
+                && call.object.ends_with("/target.bin")
+        });
+        let after_it = commit.expect("a commit") + 2;
+        for fault in [Fault::LinkLost, Fault::LinkLostAfter] {
+            let what = format!("{}, committed and left, {fault:?}", way.name);
+            sweeps.sweep(&what, &(CONNECTING_CALLS + 1..=90).collect::<Vec<_>>(), |k, seed| {
+                let scene = Scene::new(way, true);
+                let killed = scene.run(FaultScript::new(Moment::Call(after_it), Fault::Crash, seed), 0);
+                if scene.stands() != Stands::New {
+                    // The calls took other turns this time.
+                    return Ok(());
+                }
+                scene.holder_dies();
+                let ran = scene.run(FaultScript::new(Moment::Call(k), fault, seed), 5);
+                stands_whole(&scene, &ran)?;
+                let problem = match ran.report() {
+                    None => "it did not go on by itself".to_owned(),
+                    Some(report) if report.status != PutStatus::Unchanged => format!("{:?}", report.status),
+                    Some(_) if !scene.litter().is_empty() => format!("litter: {:?}", scene.litter()),
+                    // An empty lock may be anybody's: it is watched.
+                    Some(_) if ran.took > Duration::from_secs(if way.name == POOR.name { 15 } else { 5 }) => {
+                        format!("it took {:?}", ran.took)
+                    }
+                    Some(_) => return Ok(()),
+                };
+                Err(format!("{problem}\n--- killed\n{}--- then\n{}", killed.story(), ran.story()))
+            });
+        }
+    }
+}
+
 /// One call is refused, once: said with its cause, or got over. Nothing is left locked.
 fn refused(way: Way, replaces: bool, kind: RemoteErrorKind, k: usize, seed: u64) -> Verdict {
-    let scene = Scene::new(way, replaces);
+    let scene = begun(way, replaces, seed);
+    let dead = scene.lock_holder();
     let ran = scene.run(FaultScript::new(Moment::Call(k), Fault::Refuse(kind), seed), 5);
     stands_whole(&scene, &ran)?;
     let at_the_lock = ran
@@ -280,7 +333,7 @@ fn refused(way: Way, replaces: bool, kind: RemoteErrorKind, k: usize, seed: u64)
         {
             Some(format!("no room, and it says {:?}: {failure}", failure.kind))
         }
-        Some(failure) if scene.lock().exists() && !kept(failure) => {
+        Some(failure) if scene.lock().exists() && scene.lock_holder() != dead && !kept(failure) => {
             Some(format!("the lock is left after: {failure}"))
         }
         Some(failure) if failure.to_string().lines().count() != 1 => Some("more than one line".to_owned()),

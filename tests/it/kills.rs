@@ -128,7 +128,8 @@ fn next_random(state: &mut u64) -> u64 {
 
 fn killed_in_every_phase(merge: &'static str) {
     let scene = Scene::new(merge);
-    for phase in PHASES {
+    // Nothing is merged where chunks are placed.
+    for phase in PHASES.into_iter().filter(|phase| merge != "auto" || *phase != "merge") {
         let target = scene.target(&format!("{phase}.img"));
         let mut run = scene.start(&target);
         wait_for_phase(&mut run, phase);

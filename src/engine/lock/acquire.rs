@@ -1,17 +1,19 @@
 //! Getting the lock: look, make a private directory and lock file, link, look again.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::decide::{Decision, Watch};
 use super::held::{Held, LockKind};
-use super::release::{clear_private, give_back_own, remove_if_there};
+use super::release::{clear_private, give_back_own};
 use super::small_file;
 use super::times::{ACQUIRE_TRIES, LockTimes, MAKE_TRIES};
 use super::{holder, look};
 use crate::engine::failure::{Failure, FailureKind, Phase};
+use crate::engine::io::remove_if_there;
 use crate::engine::monitor::{Level, Monitor, Notice};
 use crate::engine::options::LockOptions;
 use crate::engine::stop::Stop;
@@ -56,8 +58,10 @@ pub struct Acquirer {
     /// `<target>:lock` may be this run's.
     pub(super) linking: bool,
     pub(super) kind: LockKind,
-    /// For names that are never used twice.
-    pub(super) number: u64,
+    /// For names that are never used twice; shared with every [`Held`] of this run.
+    pub(super) number: Arc<AtomicU64>,
+    /// The lock was won before, and what the winner did may be half done.
+    pub(super) won: bool,
     pub(super) deposed: Option<UserId>,
     pub(super) info: LockInfo,
     pub(super) began: Instant,
@@ -87,7 +91,8 @@ impl Acquirer {
             attempted: false,
             linking: false,
             kind: LockKind::Without,
-            number: 0,
+            number: Arc::new(AtomicU64::new(1)),
+            won: false,
             deposed: None,
             info,
             began: Instant::now(),
@@ -214,6 +219,8 @@ impl Acquirer {
                 // Another run's was there and has just been removed, or a cause that the
                 // server does not tell: the next try shows which.
                 Err(again) if again.is_not_found() && is_exists_or_bare(&error) => return Ok(Some(error)),
+                // That the name is there is no cause; why it cannot be looked at is.
+                Err(again) if is_exists_or_bare(&error) => return Err(self.remote(&again)),
                 Err(_) => return Err(self.remote(&error)),
             }
         }
@@ -327,6 +334,7 @@ impl Acquirer {
         self.info.run = self.run;
         self.made = false;
         self.attempted = false;
+        self.won = false;
         Ok(())
     }
 
@@ -334,9 +342,8 @@ impl Acquirer {
         self.context.names.run(self.run)
     }
 
-    pub(super) fn next_number(&mut self) -> u64 {
-        self.number += 1;
-        self.number
+    pub(super) fn next_number(&self) -> u64 {
+        self.number.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(super) fn check_stop(&self) -> Result<(), Failure> {

@@ -91,15 +91,20 @@ async fn fence_temp(
     let mine = format!("fenced.{}.", held.run);
     let mut tries = 0;
     let mut contested = false;
-    if held.fencing_began.swap(true, Ordering::Relaxed) {
-        // An earlier call may have been cut off half way.
-        let half_way = nested(files, held.private.directory()).await.map_err(|error| failed(&error))?;
-        finish_fencing(files, held, names, half_way).await.map_err(|error| failed(&error))?;
-    }
+    // An earlier call, or an earlier turn, may have been cut off half way.
+    let mut half_done = held.fencing_began.swap(true, Ordering::Relaxed);
     loop {
+        let mut refused = None;
+        if half_done {
+            let half_way = nested(files, held.private.directory()).await.map_err(|error| failed(&error))?;
+            match finish_fencing(files, held, names, half_way).await {
+                Err(error) if error.is_link() => return Err(failed(&error)),
+                Err(error) => refused = Some(error),
+                Ok(_) => {}
+            }
+        }
         let mut fenced = Vec::new();
         let mut moved_any = false;
-        let mut refused = None;
         for entry in files.list(names.temp(), TEMP_ENTRIES_MAX).await.map_err(|error| failed(&error))? {
             let from = match names.entry(&entry.name) {
                 Entry::Run(run) if run == held.run => continue,
@@ -128,6 +133,7 @@ async fn fence_temp(
                 Err(error) => refused = Some(error),
             }
         }
+        half_done = refused.is_some();
         tries += 1;
         let Some(error) = refused else {
             if moved_any && tries < FENCE_TRIES {

@@ -1,7 +1,7 @@
 //! A lock that was won, and the look that says whether it still is ours.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::look::read_content;
@@ -41,7 +41,7 @@ pub struct Held {
     /// Whose lock was broken to get it, when that was another user.
     pub(super) deposed: Option<UserId>,
     /// Numbers for names that are never used twice.
-    pub(super) number: AtomicU64,
+    pub(super) number: Arc<AtomicU64>,
     /// A fence may have been cut off half way.
     pub(super) fencing_began: AtomicBool,
     /// Set once and for good: there is nothing to give back any more.

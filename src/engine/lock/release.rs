@@ -7,6 +7,7 @@ use super::look::read_content;
 use super::small_file::move_to_unused;
 use super::times::RUN_ENTRIES_MAX;
 use crate::engine::failure::{Failure, Phase};
+use crate::engine::io::remove_if_there;
 use crate::model::names::{Names, RunNames};
 use crate::model::remote_path::RemotePath;
 use crate::model::run_id::RunId;
@@ -96,11 +97,4 @@ pub(super) async fn clear_private(
 
 fn stop_at_link(error: RemoteError) -> Result<(), RemoteError> {
     if error.is_link() { Err(error) } else { Ok(()) }
-}
-
-pub(super) async fn remove_if_there(files: &dyn Files, path: &RemotePath) -> Result<(), RemoteError> {
-    match files.remove(path).await {
-        Err(error) if error.is_not_found() => Ok(()),
-        outcome => outcome,
-    }
 }

@@ -2,7 +2,7 @@
 //! look that says whether it was won.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::acquire::{Acquirer, LOCK_MODE};
@@ -184,6 +184,7 @@ impl Acquirer {
             held.kind = LockKind::Copied;
             held.beat(files, &mut None, 1).await.map_err(|error| self.remote(&error))?;
         }
+        self.won = true;
         Ok(Some(held))
     }
 
@@ -197,8 +198,8 @@ impl Acquirer {
             info: self.info.clone(),
             times: self.context.times.clone(),
             deposed: self.deposed.clone(),
-            number: AtomicU64::new(self.number + 1),
-            fencing_began: AtomicBool::new(false),
+            number: self.number.clone(),
+            fencing_began: AtomicBool::new(self.won),
             lost: AtomicBool::new(false),
             beat_sent: Mutex::new(Duration::ZERO),
         }

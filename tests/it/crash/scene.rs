@@ -208,6 +208,12 @@ impl Scene {
         true
     }
 
+    /// The run that the lock names.
+    pub fn lock_holder(&self) -> Option<String> {
+        let text = fs::read_to_string(self.lock()).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("run: ")).map(str::to_owned)
+    }
+
     /// The chunks that count as sent by what stands in the temp directory.
     pub fn published(&self) -> BTreeSet<u64> {
         published(&self.temp(), &self.names())

@@ -71,7 +71,7 @@ impl TestHost for Sshd {
     }
 
     fn is_idle(&self) -> bool {
-        self.session_processes().is_empty()
+        self.session_processes().is_empty() && self.orphaned_servers().is_empty()
     }
 }
 

@@ -384,6 +384,24 @@ impl Sshd {
         }
     }
 
+    /// SFTP servers whose connection is gone, and who still work off what they received:
+    /// those that bear the marker, and those that have a file of the scratch directory open.
+    pub fn orphaned_servers(&self) -> Vec<u32> {
+        let marked = marked_processes(&format!("{MARKER}={}", self.marker));
+        let name = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let holds_file = |pid: &u32| {
+            let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+            open.filter_map(|entry| fs::read_link(entry.path()).ok())
+                .any(|file| file.starts_with(self.scratch()))
+        };
+        processes()
+            .filter(|pid| match name(pid).trim() {
+                "sftp-server" => marked.contains(pid) || holds_file(pid),
+                other => other.starts_with("sshd") && holds_file(pid),
+            })
+            .collect()
+    }
+
     fn session_processes_of(&self, listener: u32) -> Vec<u32> {
         descendants(listener)
     }

@@ -153,7 +153,7 @@ fn a_merge_over_sftp_goes_on_from_the_record() {
             if poor { Sshd::builder().sftp_arguments(&["-P", "copy-data"]) } else { Sshd::builder() };
         let sshd = builder.start();
         let client = Client::of(&sshd);
-        let chunks = 400;
+        let chunks = 160;
         let (source, target) = (client.source("source", chunks * CHUNK, 1), sshd.scratch().join("disk.img"));
         // All chunks are sent, none is merged: the client cannot merge what its script holds.
         let mut run = client.start_put(&source, &target, &["--merge", "script"]);
@@ -254,4 +254,56 @@ fn the_disk_holds_the_file_and_little_more_while_it_comes() {
         assert!(names(&sshd, &sshd.scratch()) == ["disk.img"], "{merge}");
         std::fs::remove_file(&target).expect("the target");
     }
+}
+
+#[test]
+fn a_chunk_that_vanishes_or_rots_before_its_merge_is_sent_again() {
+    let sshd = Sshd::start();
+    let client = Client::of(&sshd);
+    let chunks = 24;
+    let (source, target) = (client.source("source", chunks * CHUNK, 1), sshd.scratch().join("disk.img"));
+    let mut run = client.start_put(&source, &target, &["--merge", "script", SLOW]);
+    let script = freeze_script(&mut run, &target);
+    let stored = |n: u64| temp_of(&target).join(format!("alice-disk:{n}"));
+    run.until("chunks", || stored(12).exists());
+    std::fs::remove_file(stored(10)).expect("removed");
+    std::fs::write(stored(11), content(CHUNK, 99)).expect("damaged, of the same size");
+    for pid in script {
+        signal("CONT", pid);
+    }
+    let outcome = run.wait().expect(0);
+    assert_eq!(outcome.number("chunks_sent"), chunks + 2, "{}", outcome.stdout);
+    assert!(std::fs::read(&target).expect("the target") == content(chunks * CHUNK, 1));
+    assert_eq!(beside(&sshd, &target), Vec::<String>::new());
+}
+
+#[test]
+fn without_a_rename_that_replaces_haul_asks_before_it_sends() {
+    let sshd = Sshd::builder().force_internal_sftp().sftp_arguments(&["-P", "posix-rename"]).start();
+    let client = Client::of(&sshd);
+    let (source, target) = (client.source("source", 9 * CHUNK, 1), sshd.scratch().join("disk.img"));
+    std::fs::write(&target, "old").expect("an old file");
+    let outcome = client.put(&source, &target, &["--if-exists", "replace"]).expect(4);
+    assert!(outcome.stderr.contains("--non-atomic-replace"), "{}", outcome.stderr);
+    assert!(!outcome.stdout.contains("\"upload\""), "nothing was sent: {}", outcome.stdout);
+    assert_eq!(std::fs::read(&target).expect("the target"), b"old");
+    let more = ["--if-exists", "replace", "--non-atomic-replace"];
+    client.put(&source, &target, &more).expect(0);
+    assert!(std::fs::read(&target).expect("the target") == content(9 * CHUNK, 1));
+    assert_eq!(beside(&sshd, &target), Vec::<String>::new());
+}
+
+#[test]
+fn what_was_verified_is_said() {
+    let sshd = Sshd::start();
+    let client = Client::of(&sshd);
+    let source = client.source("source", 3 * CHUNK, 1);
+    for (how, said) in [("sha256", "sha256-target"), ("size", "size")] {
+        let outcome = client.put(&source, sshd.scratch().join(how), &["--verify", how]).expect(0);
+        assert_eq!(outcome.last()["verified_by"], said);
+    }
+    let mut haul = client.haul("put");
+    haul.arg(&source).arg(client.destination(sshd.scratch().join("for people")));
+    let said = client.run(haul).expect(0).stdout;
+    assert!(said.contains("verified on the target"), "{said}");
 }

@@ -19,3 +19,4 @@ pub mod place;
 mod progress;
 mod resuming;
 mod terminal;
+mod unmerged;

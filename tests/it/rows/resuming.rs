@@ -43,10 +43,11 @@ fn the_server_sees_every_byte_once_over_two_kills() {
         }
         let there = published(&sshd, &target).len() as u64;
         let before = sshd.sftp_log().len();
-        client.put(&source, &target, &["--merge", merge]).expect(0);
+        let outcome = client.put(&source, &target, &["--merge", merge]).expect(0);
         wait_idle(&sshd);
         let log = sshd.sftp_log();
-        assert_eq!(bytes_written(&log[before..]), (chunks - there) * CHUNK, "{merge}");
+        let written = bytes_written(&log[before..]);
+        assert_eq!(written, (chunks - there) * CHUNK, "{merge}, {there} were there: {}", outcome.stdout);
         // The two kills lost what was in flight: bounded by what a slow run has open.
         let all = bytes_written(&log[start..]);
         assert!((chunks * CHUNK..=(chunks + 2 * 3) * CHUNK).contains(&all), "{merge}: {}", all / CHUNK);
