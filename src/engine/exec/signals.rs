@@ -57,8 +57,7 @@ impl Signals {
     /// Returns when nothing of it is left, or nothing more can be done.
     pub async fn end(&self, first: Signal, grace: Duration) {
         let _urgent = Urgent::new(&self.urgent);
-        let grace_tenths = u64::try_from(grace.as_millis().div_ceil(100)).unwrap_or(u64::MAX).min(MAX_TENTHS);
-        let ordered = self.order(Order::End { first, grace_tenths }).await;
+        let ordered = self.order(Order::End { first, grace }).await;
         match (&self.guard, ordered) {
             (Some(guard), Some(_)) => {
                 let mut ended = guard.ended.clone();
@@ -111,9 +110,6 @@ impl Signals {
         self.control.try_send(ProcessControl::Signal(signal.name().to_owned())).is_ok()
     }
 }
-
-/// A day: shells count in 32 bits.
-const MAX_TENTHS: u64 = 864_000;
 
 /// While it lives, output must not hold up the connection.
 struct Urgent(Arc<watch::Sender<usize>>);

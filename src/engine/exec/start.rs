@@ -48,8 +48,7 @@ pub async fn start(
     };
     let (guard, unguarded) = match guard {
         Ok(guard) => {
-            let grace_tenths = u64::try_from(grace.as_millis().div_ceil(100)).unwrap_or(u64::MAX);
-            let watch = Order::Watch { leader, group, grace_tenths: grace_tenths.min(864_000) };
+            let watch = Order::Watch { leader, group, grace };
             match ask(&guard, watch).await {
                 Some(_) => (Some(guard), None),
                 None => (None, Some(ExecError::new(ExecErrorKind::Link, "the guard's channel was closed"))),

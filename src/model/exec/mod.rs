@@ -10,6 +10,8 @@ mod said;
 
 pub use said::{GuardSaid, Said, find_line};
 
+use std::time::Duration;
+
 use super::run_id::RunId;
 use super::shell::Script;
 use super::signal::Signal;
@@ -19,6 +21,9 @@ pub const GO: &[u8] = b"go\n";
 
 /// Where execvp looks when the environment has no PATH.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
+
+/// A year: shells count in 32 bits.
+const MAX_TENTHS: u64 = 365 * 24 * 3600 * 10;
 
 /// What to run, as bytes: a target's names are in no encoding.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -210,7 +215,7 @@ pub enum Order {
     Watch {
         leader: u32,
         group: Group,
-        grace_tenths: u64,
+        grace: Duration,
     },
     /// To the whole group.
     Signal(Signal),
@@ -218,22 +223,27 @@ pub enum Order {
     /// Asks by the signal, then by TERM, then kills. Says [`GuardSaid::Ended`] at its end.
     End {
         first: Signal,
-        grace_tenths: u64,
+        grace: Duration,
     },
 }
 
 impl Order {
     pub fn line(&self) -> String {
         match self {
-            Order::Watch { leader, group, grace_tenths } => {
+            Order::Watch { leader, group, grace } => {
                 let sign = if *group == Group::None { "" } else { "-" };
-                format!("watch {leader} {sign}{leader} {grace_tenths}\n")
+                format!("watch {leader} {sign}{leader} {}\n", tenths(*grace))
             }
             Order::Signal(signal) => format!("group {}\n", signal.kill_option()),
             Order::ToLeader(signal) => format!("leader {}\n", signal.kill_option()),
-            Order::End { first, grace_tenths } => format!("end {} {grace_tenths}\n", first.kill_option()),
+            Order::End { first, grace } => format!("end {} {}\n", first.kill_option(), tenths(*grace)),
         }
     }
+}
+
+/// As a guard counts time.
+fn tenths(time: Duration) -> u64 {
+    u64::try_from(time.as_millis().div_ceil(100)).unwrap_or(u64::MAX).min(MAX_TENTHS)
 }
 
 /// What the program leads.
@@ -289,11 +299,11 @@ mod tests {
 
     #[test]
     fn orders_are_lines() {
-        let watch = Order::Watch { leader: 7, group: Group::Own, grace_tenths: 50 };
+        let watch = Order::Watch { leader: 7, group: Group::Own, grace: Duration::from_secs(5) };
         assert_eq!(watch.line(), "watch 7 -7 50\n");
-        let watch = Order::Watch { leader: 7, group: Group::None, grace_tenths: 50 };
+        let watch = Order::Watch { leader: 7, group: Group::None, grace: Duration::from_secs(5) };
         assert_eq!(watch.line(), "watch 7 7 50\n");
         assert_eq!(Order::Signal(Signal::USR1).line(), "group USR1\n");
-        assert_eq!(Order::End { first: Signal::INT, grace_tenths: 5 }.line(), "end 2 5\n");
+        assert_eq!(Order::End { first: Signal::INT, grace: Duration::from_millis(410) }.line(), "end 2 5\n");
     }
 }

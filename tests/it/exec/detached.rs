@@ -38,6 +38,11 @@ fn it_goes_on_when_every_connection_is_gone() {
     // Looking on and leaving does it no harm.
     let looking = stage.run(&["--attach", &id, "--timeout", "1s"], &[]);
     assert_eq!(looking.code, 124, "{}", looking.errors());
+    assert!(
+        looking.errors().ends_with("timed out after 1 s and was left to go on\n"),
+        "{}",
+        looking.errors()
+    );
     let outcome = stage.run(&["--attach", &id, "--no-wait"], &[]);
     assert_eq!(outcome.code, 0);
     assert!(outcome.errors().contains("still runs"), "{}", outcome.errors());

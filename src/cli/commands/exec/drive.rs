@@ -17,11 +17,14 @@ use crate::engine::exec::{Child, ChildStdin, ExecError, ExitStatus, Signal, Sign
 /// Once the program is ended: how long this side's reader may take nothing of what is left.
 const STUCK_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long a second interrupt waits for the link to take the KILL.
+const KILL_LIMIT: Duration = Duration::from_secs(2);
+
 pub struct Drive {
     pub input: Option<Input>,
     pub stdout: Sink,
     pub stderr: Sink,
-    /// This side's standard output is a pipe whose reader may go away.
+    /// This side's standard output may be a pipe whose reader goes away.
     pub watch_reader: bool,
     pub timeout: Option<Duration>,
     pub grace: Duration,
@@ -117,7 +120,7 @@ pub async fn drive(mut child: Child, interrupts: &mut Interrupts, drive: Drive) 
                 }
                 // Once more is not to be waited for.
                 Event::End(_) => {
-                    signals.kill().await;
+                    let _ = tokio::time::timeout(KILL_LIMIT, signals.kill()).await;
                     break None;
                 }
                 Event::Pass(signal) if signal_leader => {

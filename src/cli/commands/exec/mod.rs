@@ -26,6 +26,7 @@ use crate::cli::args::exec::ExecArgs;
 use crate::cli::connect::DEFAULT_STALL_TIMEOUT;
 use crate::cli::error::CliError;
 use crate::cli::exit_code::ExitCode;
+use crate::cli::tty;
 use crate::engine::exec::{
     Attach, Child, Command, ExecError, ExecErrorKind, ExitStatus, Host, Signal, Stdio, attach,
     signal_detached,
@@ -198,6 +199,7 @@ where
         None => None,
     };
     let input = input.transpose().map_err(|error| local("standard input", &error))?;
+    let watch_reader = child.stdout.is_some() && !std::io::stdout().is_terminal();
     let ended = drive(
         child,
         interrupts,
@@ -205,7 +207,7 @@ where
             input,
             stdout: sink(args, host, reporter, Stream::Stdout)?,
             stderr: sink(args, host, reporter, Stream::Stderr)?,
-            watch_reader: !std::io::stdout().is_terminal(),
+            watch_reader,
             timeout: args.end.timeout,
             grace: args.end.grace,
             signal_leader: args.end.signal_leader,
@@ -263,6 +265,10 @@ async fn unless_interrupted<T>(
     tokio::select! {
         done = work => Ok(done),
         signal = interrupts.next_end() => {
+            // In the middle of a question the terminal shows no echo.
+            if tty::is_asking() {
+                tty::abandon();
+            }
             let code = ExitCode::Remote(SIGNAL_BASE + signal.number());
             Err(CliError::new(code, format!("stopped by {signal} before the command was started")))
         }
@@ -323,13 +329,15 @@ fn with_host(host: &str, message: &str) -> String {
 fn report(args: &ExecArgs, host: &OneHost, reporter: &Reporter, ended: &Ended, time: Duration) -> ExitCode {
     let say = |text: &str| host.screen.line(&format!("haul: {}: {text}", host.name()));
     let name = words(args).into_iter().next().unwrap_or_default();
+    // Who looks at a detached command and leaves does it no harm.
+    let left = if args.detach.attach.is_some() { "was left to go on" } else { "was ended" };
     let (code, error) = match (&ended.cause, &ended.status) {
         (Some(Cause::TimedOut(limit)), _) => {
-            let error = format!("'{name}' timed out after {} s and was ended", limit.as_secs_f32());
+            let error = format!("'{name}' timed out after {} s and {left}", limit.as_secs_f32());
             (TIMED_OUT, Some(error))
         }
         (Some(Cause::Interrupted(signal)), _) => {
-            (SIGNAL_BASE + signal.number(), Some(format!("'{name}' was ended because of {signal}")))
+            (SIGNAL_BASE + signal.number(), Some(format!("'{name}' {left} because of {signal}")))
         }
         (Some(Cause::ReaderGone), status) => {
             let failure =
