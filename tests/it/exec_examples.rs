@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use tempfile::TempDir;
+
 use crate::harness::sshd::{terminals_work, write_script};
 use crate::harness::{Sshd, haul, wait_until};
 
@@ -11,11 +13,14 @@ use crate::harness::{Sshd, haul, wait_until};
 struct Desk {
     sshd: Sshd,
     work: PathBuf,
+    /// Where detached commands keep their state.
+    _remote_home: TempDir,
 }
 
 impl Desk {
     fn new() -> Desk {
-        let sshd = Sshd::start();
+        let remote_home = TempDir::new().expect("a temporary directory");
+        let sshd = Sshd::builder().env("HOME", remote_home.path().to_str().expect("UTF-8")).start();
         let work = sshd.scratch();
         let hosts: Vec<String> = ["a", "b", "web1"]
             .iter()
@@ -36,7 +41,7 @@ impl Desk {
             &bin.join("haul"),
             &format!("#!/bin/sh\nexec '{}' \"$@\"\n", env!("CARGO_BIN_EXE_haul")),
         );
-        Desk { sshd, work }
+        Desk { sshd, work, _remote_home: remote_home }
     }
 
     /// Its exit code, standard output and standard error.

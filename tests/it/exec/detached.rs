@@ -97,3 +97,26 @@ fn what_cannot_start_is_said_at_once() {
     let id = id_of(&stage.run(&["--detach"], &["true"]));
     assert_eq!(stage.run(&["--attach", &id, "--forget"], &[]).code, 0);
 }
+
+#[test]
+fn its_state_is_private() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let stage = Stage::new();
+    let id = id_of(&stage.run(&["--detach"], &["sh", "-c", "umask; echo out"]));
+    let outcome = stage.run(&["--attach", &id], &[]);
+    assert!(outcome.text().ends_with("22\nout\n"), "the program's own umask: {}", outcome.text());
+    let directory = stage.home().join(".local/state/haul/exec").join(&id);
+    let mode =
+        |path: &std::path::Path| std::fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
+    assert_eq!(mode(&directory), 0o700);
+    let mut names: Vec<String> = std::fs::read_dir(&directory)
+        .expect("a directory")
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["pid", "status", "stderr", "stdout"]);
+    for name in names {
+        assert_eq!(mode(&directory.join(&name)), 0o600, "{name}");
+    }
+}

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use tempfile::TempDir;
+
 use crate::harness::sshd::SshdBuilder;
 use crate::harness::{Sshd, haul, wait_until};
 
@@ -13,6 +15,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Stage {
     pub sshd: Sshd,
+    /// The account's home while it is served by this.
+    home: TempDir,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,8 +42,10 @@ impl Stage {
     }
 
     pub fn with(builder: SshdBuilder) -> Stage {
-        // Detached commands keep their state below the account's home.
-        Stage { sshd: builder.start() }
+        // Detached commands keep their state below the account's home, and shells theirs.
+        let home = TempDir::new().expect("a temporary directory");
+        let sshd = builder.env("HOME", home.path().to_str().expect("UTF-8")).start();
+        Stage { sshd, home }
     }
 
     /// Every command of a client is run by this shell, as sshd runs a login shell.
@@ -90,6 +96,10 @@ impl Stage {
         getrandom::fill(&mut random).expect("random bytes");
         // As an argument of sleep: about a day.
         format!("86400.{}", u32::from_le_bytes(random))
+    }
+
+    pub fn home(&self) -> &std::path::Path {
+        self.home.path()
     }
 
     pub fn scratch(&self, name: &str) -> PathBuf {
