@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use serde::{Deserialize, Serialize};
 
 use super::stage::{Outcome, Stage, outcome};
+use crate::harness::sshd::write_script;
 use crate::scripts::shells::find;
 
 #[derive(Serialize)]
@@ -128,9 +129,7 @@ fn cases(stage: &Stage) -> Vec<Case> {
     let directory = stage.scratch("a 'directory'");
     std::fs::create_dir_all(&directory).expect("a directory");
     let script = stage.scratch("script");
-    std::fs::write(&script, "#!/bin/sh\necho \"$0 $1\"\n").expect("a script");
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(&script, mode).expect("executable");
+    write_script(&script, "#!/bin/sh\necho \"$0 $1\"\n");
     let script = script.to_str().expect("UTF-8");
     let many: Vec<String> = (0..300).map(|number| format!("argument {number}")).collect();
     let mut many_words: Vec<&str> = vec!["printf", "%s\\n"];

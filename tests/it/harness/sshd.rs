@@ -508,12 +508,17 @@ pub fn free_port() -> u16 {
     listener.local_addr().expect("its number").port()
 }
 
-/// An executable file, closed before anybody may run it.
+/// An executable file. Another process writes it: what this one has open for writing, a
+/// child that another test starts at that moment has open too, and then it cannot be run.
 pub fn write_script(path: &Path, text: &str) {
-    let mut file = File::create(path).expect("create script");
-    file.write_all(text.as_bytes()).expect("write script");
-    drop(file);
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("chmod script");
+    let mut writer = Command::new("sh")
+        .args(["-c", "cat >\"$0\" && chmod 755 \"$0\""])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("sh runs");
+    writer.stdin.take().expect("stdin").write_all(text.as_bytes()).expect("write script");
+    assert!(writer.wait().expect("sh ends").success(), "cannot write {}", path.display());
 }
 
 fn greets(address: SocketAddr) -> bool {

@@ -8,6 +8,8 @@ use haul::remote::local::LocalConnector;
 use haul::remote::{Connection, Connector};
 use tempfile::TempDir;
 
+use crate::harness::sshd::write_script;
+
 /// What `sh` is: every name is a symbolic link in a directory that goes first in PATH.
 pub const SHELLS: [&str; 5] = ["dash", "bash", "busybox", "mksh", "zsh"];
 /// Those that count in 64 bits, which the merge script needs.
@@ -58,9 +60,7 @@ impl Machine {
             ("sleep", format!("case $1 in *[!0-9]*) exit 1 ;; esac\nexec {busybox} sleep \"$1\"\n")),
         ] {
             let path = directory.join(program);
-            std::fs::write(&path, format!("#!{busybox} sh\n{text}")).expect("a program");
-            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-            std::fs::set_permissions(&path, mode).expect("executable");
+            write_script(&path, &format!("#!{busybox} sh\n{text}"));
         }
         machine
     }
@@ -96,9 +96,7 @@ impl Machine {
         let wrapper = self.directory.path().join(format!("login-{name}"));
         let (path, home, dash) = (&self.path, self.directory.path().display(), find("dash"));
         let text = format!("#!{}\nexport PATH='{path}' HOME='{home}' LC_ALL=C\n{script}\n", dash.display());
-        std::fs::write(&wrapper, text).expect("the wrapper");
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(&wrapper, mode).expect("executable");
+        write_script(&wrapper, &text);
         LocalConnector::whole_machine(Some(wrapper)).connect().await.expect("this machine")
     }
 }
