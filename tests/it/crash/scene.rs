@@ -202,7 +202,11 @@ impl Scene {
         let key = b"\nstart: ";
         let Some(at) = text.windows(key.len()).position(|window| window == key) else { return false };
         let digit = at + key.len();
-        let other = if text[digit] == b'9' { b'8' } else { text[digit] + 1 };
+        // From this process's own start and not from what stands there, which may be
+        // changed already: a second change must not bring the first digit back.
+        let own = haul::engine::lock::holder::process(std::process::id()).expect("/proc is there");
+        let first = own.start.to_string().as_bytes()[0];
+        let other = if first == b'9' { b'8' } else { first + 1 };
         let file = OpenOptions::new().write(true).open(self.lock()).expect("the lock");
         file.write_all_at(&[other], digit as u64).expect("a write");
         true
