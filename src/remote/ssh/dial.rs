@@ -16,8 +16,11 @@ const MAX_ADDRESSES: usize = 16;
 
 /// Connects within `connect_timeout`, name lookup included.
 pub async fn dial(options: &SshOptions) -> Result<Box<dyn ByteStream>, RemoteError> {
-    match options.via {
+    match &options.via {
         Via::Tcp => Ok(Box::new(dial_tcp(options).await?)),
+        Via::Jump(_) | Via::Command(_) => {
+            Err(unreachable(format!("{}: jump hosts and proxy commands are not supported yet", options.host)))
+        }
     }
 }
 

@@ -25,5 +25,7 @@ mod prompter;
 mod subsystem;
 
 pub use connector::SshConnector;
-pub use options::{AddressFamily, DEFAULT_PORT, Secret, SshOptions, StrictHostKeyChecking, Via};
+pub use options::{
+    AddressFamily, Authentication, DEFAULT_PORT, RekeyLimit, Secret, SshOptions, StrictHostKeyChecking, Via,
+};
 pub use prompter::{NoPrompter, Prompter, Question};

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use zeroize::Zeroizing;
@@ -21,6 +22,8 @@ pub struct SshOptions {
     pub user: String,
     pub via: Via,
     pub address_family: AddressFamily,
+    /// The local address to connect from.
+    pub bind_address: Option<String>,
 
     /// Tried in this order; files that are not there are passed over.
     pub identity_files: Vec<PathBuf>,
@@ -28,6 +31,12 @@ pub struct SshOptions {
     pub identities_only: bool,
     /// The agent's socket.
     pub agent_socket: Option<PathBuf>,
+    /// Certificates for keys of `identity_files` or of the agent.
+    pub certificate_files: Vec<PathBuf>,
+    /// The methods that may be used, the first one first.
+    pub authentications: Vec<Authentication>,
+    /// How often a person is asked for a password before it is given up.
+    pub password_prompts: u32,
     /// Known beforehand; otherwise a person is asked.
     pub password: Option<Secret>,
     /// Never asks a person.
@@ -54,19 +63,48 @@ pub struct SshOptions {
     pub stall_timeout: Duration,
 
     pub compression: bool,
-    /// In place of haul's own lists, most wanted first.
+    /// When new keys are agreed upon; `None` leaves it to haul and the server.
+    pub rekey_limit: Option<RekeyLimit>,
+    /// In place of haul's own lists, most wanted first. A first name that starts with `+`,
+    /// `-` or `^` changes haul's list, as in ssh_config.
     pub ciphers: Option<Vec<String>>,
     pub kex_algorithms: Option<Vec<String>>,
     pub macs: Option<Vec<String>>,
     pub host_key_algorithms: Option<Vec<String>>,
 }
 
-/// Where the byte stream to the server comes from. A jump host or a proxy command is
-/// another variant; all that follows sees a stream and nothing of this.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// Where the byte stream to the server comes from; all that follows sees a stream and
+/// nothing of this.
+#[derive(Debug, Clone, Default)]
 pub enum Via {
     #[default]
     Tcp,
+    /// Through a host that is logged in to first, which may itself be reached via another.
+    Jump(Arc<SshOptions>),
+    /// The standard input and output of this command of the local shell, all tokens in it
+    /// replaced.
+    Command(String),
+}
+
+/// RFC 4252's methods, as far as haul has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Authentication {
+    PublicKey,
+    KeyboardInteractive,
+    Password,
+}
+
+impl Authentication {
+    /// ssh's order.
+    pub const ALL: [Authentication; 3] =
+        [Authentication::PublicKey, Authentication::KeyboardInteractive, Authentication::Password];
+}
+
+/// Whichever comes first. `None` is "no limit of this kind".
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RekeyLimit {
+    pub bytes: Option<u64>,
+    pub time: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -119,9 +157,13 @@ impl Default for SshOptions {
             user: String::new(),
             via: Via::Tcp,
             address_family: AddressFamily::Any,
+            bind_address: None,
             identity_files: Vec::new(),
             identities_only: false,
             agent_socket: None,
+            certificate_files: Vec::new(),
+            authentications: Authentication::ALL.to_vec(),
+            password_prompts: 3,
             password: None,
             batch_mode: false,
             user_known_hosts: Vec::new(),
@@ -136,6 +178,7 @@ impl Default for SshOptions {
             keepalive_count: 3,
             stall_timeout: Duration::from_secs(30),
             compression: false,
+            rekey_limit: None,
             ciphers: None,
             kex_algorithms: None,
             macs: None,
