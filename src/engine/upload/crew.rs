@@ -9,7 +9,7 @@ use super::lane::{self, Ground, Lane, Work};
 use crate::engine::failure::{Failure, Phase};
 use crate::engine::further::Further;
 use crate::engine::monitor::{Level, Monitor, Notice};
-use crate::engine::site::Site;
+use crate::engine::site::{EarlyFiles, Site};
 
 type Tasks = JoinSet<Result<(), Failure>>;
 
@@ -45,12 +45,16 @@ impl Crew {
     }
 
     /// A lane in a further channel of the first connection. It ends the upload if it fails.
-    pub fn start_here(&self, tasks: &mut Tasks) {
+    pub fn start_here(&self, opened: Option<EarlyFiles>, tasks: &mut Tasks) {
         let (site, work, ground) = (self.site.clone(), self.work.clone(), self.ground.clone());
         let lanes = self.lanes.clone();
         tasks.spawn(async move {
             let working = async {
-                let lane = Arc::new(Lane::new(site.further_files().await?, ground));
+                let files = match opened {
+                    Some(opened) => opened.ready().await?,
+                    None => site.further_files().await?,
+                };
+                let lane = Arc::new(Lane::new(files, ground));
                 lanes.add(&lane);
                 lane::work(&lane, &work).await
             };

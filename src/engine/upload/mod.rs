@@ -27,7 +27,7 @@ use super::guard::Guard;
 use super::limiter::Limiter;
 use super::monitor::Monitor;
 use super::receipts::Receipts;
-use super::site::Site;
+use super::site::{EarlyFiles, Site};
 use super::source::Source;
 use crate::model::plan::Plan;
 use crate::model::remote_path::RemotePath;
@@ -65,6 +65,8 @@ pub struct Upload {
     pub board: Arc<Board>,
     pub destination: Destination,
     pub lanes: Lanes,
+    /// For the first lane, where one is being opened.
+    pub channel: Option<EarlyFiles>,
     pub further: Arc<FurtherConnections>,
     pub limiter: Arc<Limiter>,
     pub monitor: Arc<dyn Monitor>,
@@ -110,7 +112,7 @@ struct Awaited {
 impl Upload {
     /// Returns when every missing chunk is published. Dropped or failed, it leaves what
     /// was published; parts stay in the private directory.
-    pub async fn run(self) -> Result<(), Failure> {
+    pub async fn run(mut self) -> Result<(), Failure> {
         let geometry = self.plan.geometry;
         let pieces = Arc::new(Queue::new(QUEUED_PIECES));
         let (events, mut event_queue) = mpsc::channel(QUEUED_EVENTS);
@@ -135,7 +137,7 @@ impl Upload {
         let alone = !more_lanes || self.further.hoped_for() == 0;
         let lanes_here = if more_lanes && alone { LANES_OF_ONE_CONNECTION } else { 1 };
         for _ in 0..lanes_here {
-            crew.start_here(&mut tasks);
+            crew.start_here(self.channel.take(), &mut tasks);
         }
         tasks.spawn(
             reader::Reader {
@@ -215,7 +217,7 @@ impl Upload {
                     }
                     if !may_come && known == 0 && !alone {
                         // What the other connections were to carry.
-                        crew.start_here(&mut tasks);
+                        crew.start_here(None, &mut tasks);
                     }
                 }
                 Some(ended) = tasks.join_next() => ended.map_err(|error| self.crashed(&error))??,
