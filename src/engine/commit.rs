@@ -164,9 +164,7 @@ pub async fn commit(
         return Err(appeared(site, before));
     }
     let linked = put_in_place(site, merged, before, replace).await?;
-    let remove = async {
-        if linked { files.remove(merged).await.map_err(&failed) } else { Ok(()) }
-    };
+    let remove = async { if linked { files.remove(merged).await.map_err(&failed) } else { Ok(()) } };
     let (removed, ()) = tokio::join!(remove, sync_directory(site, monitor));
     removed
 }

@@ -8,7 +8,10 @@ use bytes::Bytes;
 
 use super::decide::hash_range;
 use super::failure::{Failure, FailureKind, Phase};
-use super::io::{create_with, publish, read_small, remove_all_if_there, remove_if_there, sync_if_possible, write_all, write_file};
+use super::io::{
+    create_with, publish, read_small, remove_all_if_there, remove_if_there, sync_if_possible, write_all,
+    write_file,
+};
 use super::merge::{sftp, write_record};
 use super::monitor::{Level, Monitor, Notice};
 use super::options::{MergeMethod, PutOptions};
@@ -116,9 +119,8 @@ impl Preparation<'_> {
             // What none of them contradicts may come in any order.
             let mut manifest = kept.manifest;
             manifest.baseline = self.before;
-            let create = async {
-                ManifestFile::create(self.site, self.run, manifest).await.map_err(self.failed())
-            };
+            let create =
+                async { ManifestFile::create(self.site, self.run, manifest).await.map_err(self.failed()) };
             let (manifest, (), ()) = tokio::try_join!(
                 create,
                 self.take_merged(None, &merged),
@@ -326,9 +328,7 @@ impl Preparation<'_> {
         match old {
             Some(old) if old == *merged => Ok(()),
             Some(old) => publish(files, &old, merged).await.map_err(self.failed()),
-            None => {
-                write_file(files, merged, Bytes::new(), MERGED_MODE, false).await.map_err(self.failed())
-            }
+            None => write_file(files, merged, Bytes::new(), MERGED_MODE, false).await.map_err(self.failed()),
         }
     }
 

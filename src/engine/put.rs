@@ -141,8 +141,7 @@ impl Put {
     /// Whether there is anything to do, before anything is changed on the target.
     async fn look_first(&mut self, site: &Site, target: &Target) -> Result<Option<PutReport>, Failure> {
         let (parent, size) = (site.names.target().parent(), self.source.size());
-        let (state, room) =
-            tokio::join!(temp::read(site, Phase::Survey), check_bytes(site, &parent, size));
+        let (state, room) = tokio::join!(temp::read(site, Phase::Survey), check_bytes(site, &parent, size));
         let state = state?;
         state.as_ref().map_or(Ok(()), |state| state.check_version(site))?;
         let under_way = state.as_ref().and_then(|state| state.manifest.as_ref());

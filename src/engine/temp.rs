@@ -68,8 +68,7 @@ pub async fn read_beside(
     state.manifest = manifest.and_then(Result::ok);
     let (has_record, has_manifest) = (state.has_record, state.has_manifest);
     let directories = state.private.iter().filter(|directory| Some(*directory) != own).cloned();
-    let reading =
-        directories.map(|directory| read_private(site, phase, directory, has_record, has_manifest));
+    let reading = directories.map(|directory| read_private(site, phase, directory, has_record, has_manifest));
     let found: Vec<Private> = iter(reading).buffered(STREAM_REQUESTS).try_collect().await?;
     for private in found {
         state.merged.extend(private.merged);

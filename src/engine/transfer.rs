@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::along::Along;
 use super::board::Board;
 use super::commit::{self, Dress, Replace, commit, prove_replace};
 use super::failure::{Failure, FailureKind, Phase};
@@ -15,7 +16,7 @@ use super::leftovers;
 use super::limiter::Limiter;
 use super::merge::Merge;
 use super::monitor::{Level, Monitor, Notice};
-use super::options::PutOptions;
+use super::options::{PutOptions, VerifyMethod};
 use super::prepare::{Preparation, Prepared};
 use super::random::run_id;
 use super::repair::rewind;
@@ -243,12 +244,14 @@ impl Transfer {
         let mut plan = prepared.plan.clone();
         for repair in 0..=REPAIRS {
             let board = Arc::new(Board::new(plan.found.clone()));
+            let along = (self.options.verify != VerifyMethod::Size && !plan.missing.is_empty())
+                .then(|| Along::start(site, &prepared.merged, plan.geometry, &board, &self.monitor));
             self.send_and_merge(site, guard, source, prepared, plan.clone(), board).await?;
             let began = Instant::now();
             self.monitor.phase(Phase::Verify, 0, plan.geometry.size());
             let manifest = prepared.manifest.manifest();
             let verified =
-                verify(site, &prepared.merged, &manifest, self.options.verify, &self.monitor).await?;
+                verify(site, &prepared.merged, &manifest, self.options.verify, along, &self.monitor).await?;
             self.took(Phase::Verify, began);
             let damaged = match verified {
                 Verified::Good(by) => return Ok(by),
