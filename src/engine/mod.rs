@@ -13,6 +13,7 @@ pub mod put;
 pub mod report;
 pub mod status;
 pub mod stop;
+pub mod stream;
 
 mod along;
 mod attempts;
