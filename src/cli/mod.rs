@@ -9,6 +9,7 @@ pub mod connect;
 pub mod destination;
 pub mod error;
 pub mod exit_code;
+pub mod fleet;
 pub mod hosts_file;
 pub mod inventory;
 pub mod json;
@@ -22,6 +23,7 @@ pub mod sources;
 pub mod ssh_option;
 pub mod summary;
 pub mod terminal;
+pub mod text_table;
 pub mod tty;
 
 use std::ffi::OsString;

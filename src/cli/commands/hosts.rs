@@ -14,6 +14,7 @@ use crate::cli::exit_code::ExitCode;
 use crate::cli::inventory::{Host, Unlisted};
 use crate::cli::screen::Screen;
 use crate::cli::signals::stop_on_signals;
+use crate::cli::text_table::aligned;
 use crate::engine::failure::{Failure, Phase};
 use crate::model::escape::printable;
 use crate::remote::Connector;
@@ -128,18 +129,6 @@ fn table(hosts: &[Host], account: &Account, answers: Option<&[Answer]>) -> Strin
         }
     }
     aligned(&rows)
-}
-
-fn aligned(rows: &[Vec<String>]) -> String {
-    let columns = rows.first().map_or(0, Vec::len);
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let line = |row: &Vec<String>| {
-        let cells: Vec<String> =
-            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        format!("{}\n", cells.join("  ").trim_end())
-    };
-    rows.iter().map(line).collect()
 }
 
 #[derive(Serialize)]

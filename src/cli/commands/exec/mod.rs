@@ -23,7 +23,7 @@ use self::output::{Sink, Stream};
 use self::raw::Raw;
 use self::report::{not_started, report};
 use self::result::DetachedEvent;
-use super::{OneHost, Reporter};
+use super::{OneHost, Party, Reporter};
 use crate::cli::args::exec::ExecArgs;
 use crate::cli::connect::DEFAULT_STALL_TIMEOUT;
 use crate::cli::error::CliError;
@@ -43,7 +43,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 pub async fn run(args: &ExecArgs) -> Result<ExitCode, CliError> {
     let job = Job::of(args)?;
-    let host = OneHost::find(&destination(&args.hosts), &args.connection, &args.output)?;
+    let host = Party::find(&destination(&args.hosts), None, &args.connection, &args.output)?.only("exec")?;
     let connector = host.connector(&args.connection, DEFAULT_STALL_TIMEOUT)?;
     let mut interrupts = Interrupts::listen()?;
     let wants_json = args.output.json || args.streams.capture.is_some();

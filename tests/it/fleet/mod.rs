@@ -1,0 +1,4 @@
+//! Several hosts at once, each a real server.
+
+mod put;
+mod stage;
