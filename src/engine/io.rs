@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::stream::{FuturesOrdered, StreamExt};
+use futures_util::stream::{FuturesOrdered, StreamExt, TryStreamExt};
 
 use crate::model::remote_path::RemotePath;
 use crate::remote::files::{Files, Handle, OpenMode};
@@ -122,6 +122,15 @@ pub async fn remove_if_there(files: &dyn Files, path: &RemotePath) -> Result<(),
         },
         other => other,
     }
+}
+
+/// Removes many, in any order and many at a time.
+pub async fn remove_all_if_there(
+    files: &dyn Files,
+    paths: impl IntoIterator<Item = RemotePath>,
+) -> Result<(), RemoteError> {
+    let removals = paths.into_iter().map(|path| async move { remove_if_there(files, &path).await });
+    futures_util::stream::iter(removals).buffer_unordered(STREAM_REQUESTS).try_collect().await
 }
 
 /// Flushes to the target's disk where the server can.

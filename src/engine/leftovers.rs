@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::failure::{Failure, FailureKind, Phase};
 use super::guard::{Guard, Request};
-use super::io::remove_if_there;
+use super::io::{remove_all_if_there, remove_if_there};
 use super::monitor::{Level, Monitor, Notice};
 use super::options::{LockOptions, Wait};
 use super::prepare::clear_directory;
@@ -31,12 +31,9 @@ pub async fn remove_all(site: &Site, guard: &Guard) -> Result<(), Failure> {
 async fn remove_state(site: &Site, state: &TempState) -> Result<(), Failure> {
     let failed = site.failed(Phase::Clean);
     let files = site.files.as_ref();
-    for n in state.stored.keys() {
-        remove_if_there(files, &site.names.chunk(*n)).await.map_err(&failed)?;
-    }
-    for (n, generation) in &state.receipts {
-        remove_if_there(files, &site.names.receipt(*n, *generation)).await.map_err(&failed)?;
-    }
+    let chunks = state.stored.keys().map(|n| site.names.chunk(*n));
+    let receipts = state.receipts.iter().map(|(n, generation)| site.names.receipt(*n, *generation));
+    remove_all_if_there(files, chunks.chain(receipts)).await.map_err(&failed)?;
     remove_if_there(files, &site.names.manifest()).await.map_err(&failed)?;
     remove_if_there(files, &site.names.record()).await.map_err(&failed)
 }

@@ -22,6 +22,7 @@ mod board;
 mod commit;
 pub mod connect;
 mod decide;
+mod further;
 mod guard;
 mod hash;
 mod io;

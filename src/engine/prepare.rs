@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::decide::hash_range;
 use super::failure::{Failure, FailureKind, Phase};
-use super::io::{create_with, publish, read_small, remove_if_there, sync_if_possible, write_all};
+use super::io::{create_with, publish, read_small, remove_all_if_there, remove_if_there, sync_if_possible, write_all};
 use super::merge::{sftp, write_record};
 use super::monitor::{Level, Monitor, Notice};
 use super::options::{MergeMethod, PutOptions};
@@ -270,11 +270,9 @@ impl Preparation<'_> {
     }
 
     async fn remove_stored(&self, state: &TempState, plan: &Plan) -> Result<(), Failure> {
-        for n in state.stored.keys().filter(|n| !plan.found.stored.contains(n)) {
-            let name = self.site.names.chunk(*n);
-            remove_if_there(self.site.files.as_ref(), &name).await.map_err(self.failed())?;
-        }
-        Ok(())
+        let outdated = state.stored.keys().filter(|n| !plan.found.stored.contains(n));
+        let names = outdated.map(|n| self.site.names.chunk(*n));
+        remove_all_if_there(self.site.files.as_ref(), names).await.map_err(self.failed())
     }
 
     async fn remove_receipts(
@@ -283,14 +281,10 @@ impl Preparation<'_> {
         generation: RunId,
         plan: &Plan,
     ) -> Result<(), Failure> {
-        for (n, of) in &state.receipts {
-            if *of == generation && plan.found.placed.contains(n) {
-                continue;
-            }
-            let name = self.site.names.receipt(*n, *of);
-            remove_if_there(self.site.files.as_ref(), &name).await.map_err(self.failed())?;
-        }
-        Ok(())
+        let outdated =
+            state.receipts.iter().filter(|(n, of)| *of != generation || !plan.found.placed.contains(n));
+        let names = outdated.map(|(n, of)| self.site.names.receipt(*n, *of));
+        remove_all_if_there(self.site.files.as_ref(), names).await.map_err(self.failed())
     }
 
     /// Moves the merged file here, or makes a new one.
@@ -385,13 +379,7 @@ pub async fn clear_directory(
         Err(error) if error.is_not_found() => return Ok(()),
         entries => entries?,
     };
-    let mut kept = false;
-    for entry in entries {
-        if keep(&entry.name) {
-            kept = true;
-        } else {
-            remove_if_there(files, &directory.join(&entry.name)).await?;
-        }
-    }
-    if kept { Ok(()) } else { files.remove_directory(directory).await }
+    let (kept, outdated): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| keep(&entry.name));
+    remove_all_if_there(files, outdated.iter().map(|entry| directory.join(&entry.name))).await?;
+    if !kept.is_empty() { Ok(()) } else { files.remove_directory(directory).await }
 }

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use super::board::Board;
 use super::commit::{Dress, Replace, commit, prove_replace};
 use super::failure::{Failure, FailureKind, Phase};
+use super::further::FurtherConnections;
 use super::guard::Guard;
 use super::hash::{By, hash_on_target};
 use super::leftovers;
 use super::limiter::Limiter;
 use super::merge::Merge;
 use super::monitor::{Level, Monitor, Notice};
-use super::options::{Connections, PutOptions};
+use super::options::PutOptions;
 use super::prepare::{Preparation, Prepared};
 use super::random::run_id;
 use super::repair::rewind;
@@ -22,14 +23,12 @@ use super::report::{MergedBy, PutReport, PutStatus, VerifiedBy};
 use super::site::Site;
 use super::source::Source;
 use super::space;
-use super::upload::{Destination, Sent, Upload};
+use super::upload::{Destination, Lanes, Sent, Upload};
 use super::verify::{Verified, verify};
 use crate::model::digest::Digest;
 use crate::model::manifest::{Baseline, Manifest};
 use crate::remote::files::Attributes;
 
-/// Lanes where several handles may write at once and nothing else was asked for.
-const LANES: usize = 2;
 /// Times that damage is mended before it is given up.
 const REPAIRS: u32 = 3;
 
@@ -39,6 +38,8 @@ pub struct Transfer {
     monitor: Arc<dyn Monitor>,
     limiter: Arc<Limiter>,
     sent: Arc<Sent>,
+    /// Of this attempt.
+    further: Arc<FurtherConnections>,
     attempt: u64,
     /// What this process knows of the source.
     known: Option<Manifest>,
@@ -67,6 +68,7 @@ impl Transfer {
             monitor,
             limiter,
             sent: Arc::default(),
+            further: FurtherConnections::none(),
             attempt: 0,
             known: None,
             distrust: false,
@@ -98,6 +100,11 @@ impl Transfer {
 
     pub fn has_begun(&self) -> bool {
         self.began_from.is_some()
+    }
+
+    /// To be called in each attempt that sends anything: those of the last one are gone.
+    pub fn use_further(&mut self, further: Arc<FurtherConnections>) {
+        self.further = further;
     }
 
     /// With the lock held, older runs fenced, and [`Transfer::begin`] called. `source` is
@@ -300,7 +307,8 @@ impl Transfer {
                 manifest: prepared.manifest.clone(),
                 board: board.clone(),
                 destination: prepared.destination.clone(),
-                lanes: self.lanes(prepared.several_handles),
+                lanes: if prepared.several_handles { Lanes::Several } else { Lanes::One },
+                further: self.further.clone(),
                 limiter: self.limiter.clone(),
                 monitor: self.monitor.clone(),
                 sent: self.sent.clone(),
@@ -316,14 +324,6 @@ impl Transfer {
         *self.seconds.entry(Phase::Upload.name()).or_default() += uploaded - began;
         self.took(Phase::Merge, uploaded);
         Ok(())
-    }
-
-    fn lanes(&self, several_handles: bool) -> usize {
-        match self.options.connections {
-            _ if !several_handles => 1,
-            Connections::Auto => LANES,
-            Connections::Exactly(n) => usize::try_from(n).unwrap_or(LANES).max(1),
-        }
     }
 
     /// After a link that died during the commit: whether the rename happened.

@@ -4,6 +4,8 @@
 //! Every method is one request and one reply unless it says otherwise. When the link
 //! dies before the reply, the operation may or may not have happened.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -189,4 +191,10 @@ pub trait Files: Send + Sync {
 
     /// Requests made so far in this session, for tests that count round trips.
     fn requests(&self) -> u64;
+
+    /// The shortest time that an answer took so far; `None` where no link is in between,
+    /// or nothing was asked yet.
+    fn round_trip(&self) -> Option<Duration> {
+        None
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -417,6 +418,10 @@ impl Files for SftpClient {
 
     fn requests(&self) -> u64 {
         self.session.requests().count()
+    }
+
+    fn round_trip(&self) -> Option<Duration> {
+        self.session.requests().round_trip()
     }
 }
 
