@@ -155,7 +155,11 @@ mod tests {
             (16 << 20, ms(200), 7),
             (1 << 20, ms(200), 0),
         ] {
-            assert_eq!(wanted(Connections::Auto, bytes, round_trip, false), expected, "{bytes} {round_trip:?}");
+            assert_eq!(
+                wanted(Connections::Auto, bytes, round_trip, false),
+                expected,
+                "{bytes} {round_trip:?}"
+            );
         }
         assert_eq!(wanted(Connections::Auto, 1 << 30, ms(50), true), 0);
         assert_eq!(wanted(Connections::Exactly(3), 1, None, false), 2);

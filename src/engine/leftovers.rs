@@ -33,7 +33,7 @@ async fn remove_state(site: &Site, state: &TempState) -> Result<(), Failure> {
     let files = site.files.as_ref();
     let chunks = state.stored.keys().map(|n| site.names.chunk(*n));
     let receipts = state.receipts.iter().map(|(n, generation)| site.names.receipt(*n, *generation));
-    remove_all_if_there(files, chunks.chain(receipts)).await.map_err(&failed)?;
+    remove_all_if_there(files, chunks.chain(receipts).collect()).await.map_err(&failed)?;
     remove_if_there(files, &site.names.manifest()).await.map_err(&failed)?;
     remove_if_there(files, &site.names.record()).await.map_err(&failed)
 }

@@ -25,10 +25,11 @@ use crate::remote::files::Times;
 /// Bytes read and hashed in one go on a blocking thread.
 pub const READ_BYTES: usize = 256 << 10;
 
-/// What all hosts together may have read and not yet sent, beside the window.
-const UNSENT_BYTES: usize = 16 << 20;
+/// What all hosts together may have read and the servers not acknowledged, beside the window.
+/// So much a round trip is more than a gigabit a second where that takes 100 ms.
+const UNACKNOWLEDGED_BYTES: usize = 12 << 20;
 /// And what each of them may have all the same, however many they are.
-const MIN_UNSENT_BYTES: usize = 2 * READ_BYTES;
+const MIN_UNACKNOWLEDGED_BYTES: usize = 2 * READ_BYTES;
 
 #[derive(Debug, Clone)]
 pub struct Source {
@@ -50,16 +51,16 @@ struct Opened {
 #[derive(Debug, Clone)]
 struct Sharing {
     window: Arc<Window>,
-    /// What this host may have read and not yet sent. Its own slowness fills it up, and
-    /// stops nobody else.
-    unsent: Arc<Semaphore>,
-    unsent_bytes: usize,
+    /// What this host may have on its way. Its own slowness fills it up, and stops nobody
+    /// else.
+    held: Arc<Semaphore>,
+    held_bytes: usize,
 }
 
 /// A block in the hands of one host, and its place among what that host may have.
 struct Held {
     block: Arc<Block>,
-    _unsent: OwnedSemaphorePermit,
+    _place: OwnedSemaphorePermit,
 }
 
 impl AsRef<[u8]> for Held {
@@ -110,17 +111,17 @@ impl Source {
     /// shared from now on. [`Source::for_host`] makes each one's own.
     #[must_use]
     pub fn shared_by(self, hosts: usize) -> Source {
-        let unsent_bytes = (UNSENT_BYTES / hosts.max(1)).max(MIN_UNSENT_BYTES);
-        let unsent = Arc::new(Semaphore::new(unsent_bytes));
-        Source { sharing: Some(Sharing { window: Arc::default(), unsent, unsent_bytes }), ..self }
+        let held_bytes = (UNACKNOWLEDGED_BYTES / hosts.max(1)).max(MIN_UNACKNOWLEDGED_BYTES);
+        let held = Arc::new(Semaphore::new(held_bytes));
+        Source { sharing: Some(Sharing { window: Arc::default(), held, held_bytes }), ..self }
     }
 
     #[must_use]
     pub fn for_host(&self) -> Source {
-        let sharing = self.sharing.as_ref().map(|sharing| Sharing {
-            unsent: Arc::new(Semaphore::new(sharing.unsent_bytes)),
-            ..sharing.clone()
-        });
+        let sharing = self
+            .sharing
+            .as_ref()
+            .map(|sharing| Sharing { held: Arc::new(Semaphore::new(sharing.held_bytes)), ..sharing.clone() });
         Source { sharing, ..self.clone() }
     }
 
@@ -143,7 +144,7 @@ impl Source {
     /// Reads exactly `length` bytes and takes them through `chain` on the way.
     pub async fn read(&self, offset: u64, length: usize, chain: Chain) -> Result<(Bytes, Chain), Failure> {
         let Some(sharing) = &self.sharing else { return self.read_file(offset, length, Some(chain)).await };
-        let unsent = self.unsent(sharing, length).await?;
+        let place = self.place(sharing, length).await?;
         let window = &sharing.window;
         let block = window.block(offset, length);
         let mut after = window.after(offset, length, &chain);
@@ -167,7 +168,7 @@ impl Source {
                 hashed
             }
         };
-        Ok((Bytes::from_owner(Held { block, _unsent: unsent }), after))
+        Ok((Bytes::from_owner(Held { block, _place: place }), after))
     }
 
     /// As [`Source::read`], for whoever does not want the bytes: what was hashed for one
@@ -180,9 +181,9 @@ impl Source {
         }
     }
 
-    async fn unsent(&self, sharing: &Sharing, length: usize) -> Result<OwnedSemaphorePermit, Failure> {
-        let wanted = u32::try_from(length.min(sharing.unsent_bytes)).unwrap_or(u32::MAX);
-        let permit = sharing.unsent.clone().acquire_many_owned(wanted).await;
+    async fn place(&self, sharing: &Sharing, length: usize) -> Result<OwnedSemaphorePermit, Failure> {
+        let wanted = u32::try_from(length.min(sharing.held_bytes)).unwrap_or(u32::MAX);
+        let permit = sharing.held.clone().acquire_many_owned(wanted).await;
         permit.map_err(|error| self.broke_off(&error))
     }
 

@@ -17,11 +17,15 @@ use crate::cli::resolve::put_options;
 use crate::cli::signals::stop_on_signals;
 use crate::cli::{sources, summary};
 use crate::engine::limiter::Limiter;
-use crate::engine::options::{IfExists, PutOptions};
+use crate::engine::options::{Connections, IfExists, PutOptions};
 use crate::engine::put::{PutJob, Shared, put_shared};
 use crate::engine::source::{Source, Usage};
 use crate::model::escape::printable;
 use crate::remote::Connector;
+
+/// From so many hosts at a time on, one connection to each carries all there is to carry,
+/// unless asked otherwise: what may be on the way to a host is what one channel holds.
+const MANY_HOSTS: usize = 8;
 
 pub async fn run(args: &PutArgs) -> Result<ExitCode, CliError> {
     let limit = args.fleet.limit.as_deref();
@@ -32,6 +36,7 @@ pub async fn run(args: &PutArgs) -> Result<ExitCode, CliError> {
             "--if-exists ask works on one host; with several choose replace, skip or fail",
         ));
     }
+    let at_a_time = party.hosts.len().min(args.fleet.forks);
     let mut ways: BTreeMap<String, (Arc<dyn Connector>, PutOptions)> = BTreeMap::new();
     for host in &party.hosts {
         let mut options = put_options(
@@ -45,12 +50,15 @@ pub async fn run(args: &PutArgs) -> Result<ExitCode, CliError> {
         if party.is_fleet() && matches!(options.if_exists, IfExists::Ask(_)) {
             options.if_exists = IfExists::Fail;
         }
+        if at_a_time >= MANY_HOSTS && options.connections == Connections::Auto {
+            options.connections = Connections::Exactly(1);
+        }
         let connector = host.connector(&args.connection, args.finish.stall_timeout)?;
         ways.insert(host.name().to_owned(), (connector, options));
     }
     let bwlimit = ways.values().find_map(|(_, options)| options.bwlimit);
     let limiter = Arc::new(Limiter::new(bwlimit));
-    let files = open(&args.sources, party.hosts.len().min(args.fleet.forks))?;
+    let files = open(&args.sources, at_a_time)?;
     let stop = stop_on_signals(party.screen.clone())?;
     let reporter = Arc::new(Reporter::start(&party.output)?);
     let usage = || {

@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(
             state.lines(60, 24, start + Duration::from_secs(1)),
             [
-                "web00  upload  [====>      ]   45 %      450 B/s  0:01 left",
+                "web00  upload  [=====>      ]   45 %      450 B/s  0:01 left",
                 "web01  connecting",
                 "3 of 20 hosts done, 1 failed, 3.4 KiB of 19.5 KiB, 17 %, 3.4",
             ]

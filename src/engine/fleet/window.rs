@@ -1,11 +1,12 @@
 //! What hosts that go side by side share of a source.
 //!
-//! The last blocks that were read are kept, and one that somebody still sends is found
-//! as long as it lives. Whoever comes while a block is being read waits for that one
+//! A block that somebody still sends is found as long as it lives, and the last ones that
+//! were read are kept as far as memory for blocks goes. Whoever comes while a block is being read waits for that one
 //! read. A host that has fallen behind reads again, which the system's cache makes cheap;
 //! but nobody hashes again: what hashing a block came to is remembered.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
@@ -13,8 +14,9 @@ use tokio::sync::OnceCell;
 
 use crate::model::digest::{Chain, ChainState};
 
-/// Bytes that are kept for those who come a little later.
-pub const WINDOW_BYTES: usize = 8 << 20;
+/// All blocks together, those in the hands of hosts included: what is not in use is kept
+/// for who comes a little later.
+pub const WINDOW_BYTES: usize = 16 << 20;
 /// Steps of hashing that are remembered: at 256 KiB each those of 32 GiB, in some 12 MiB.
 /// Of a larger file the first ones are forgotten, and hashed again if somebody asks.
 const MAX_STEPS: usize = 1 << 17;
@@ -34,7 +36,8 @@ struct Blocks {
     living: HashMap<Place, Weak<Block>>,
     /// The oldest in front.
     recent: VecDeque<Arc<Block>>,
-    recent_bytes: usize,
+    /// Of all that live.
+    bytes: Arc<AtomicUsize>,
 }
 
 /// A part of the source; empty until it was read.
@@ -42,6 +45,13 @@ struct Blocks {
 pub struct Block {
     pub content: OnceCell<Bytes>,
     length: usize,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.bytes.fetch_sub(self.length, Ordering::Relaxed);
+    }
 }
 
 /// From which state hashing a block led to which.
@@ -58,6 +68,20 @@ enum After {
     Inside(Box<Chain>),
 }
 
+impl Blocks {
+    /// The oldest that nobody uses, until there is no more than there may be.
+    fn forget_some(&mut self) {
+        let mut index = 0;
+        while self.bytes.load(Ordering::Relaxed) > WINDOW_BYTES && index < self.recent.len() {
+            if Arc::strong_count(&self.recent[index]) > 1 {
+                index += 1;
+            } else {
+                self.recent.remove(index);
+            }
+        }
+    }
+}
+
 impl Window {
     /// The block at this place, to be read by whoever comes first.
     pub fn block(&self, offset: u64, length: usize) -> Arc<Block> {
@@ -66,13 +90,10 @@ impl Window {
         if let Some(block) = blocks.living.get(&place).and_then(Weak::upgrade) {
             return block;
         }
-        let block = Arc::new(Block { content: OnceCell::new(), length });
-        blocks.recent_bytes += length;
+        blocks.bytes.fetch_add(length, Ordering::Relaxed);
+        let block = Arc::new(Block { content: OnceCell::new(), length, bytes: blocks.bytes.clone() });
         blocks.recent.push_back(block.clone());
-        while blocks.recent_bytes > WINDOW_BYTES {
-            let Some(oldest) = blocks.recent.pop_front() else { break };
-            blocks.recent_bytes -= oldest.length;
-        }
+        blocks.forget_some();
         blocks.living.retain(|_, block| block.strong_count() > 0);
         blocks.living.insert(place, Arc::downgrade(&block));
         block
@@ -120,18 +141,25 @@ mod tests {
     const BLOCK: usize = 1 << 20;
 
     #[test]
-    fn recent_blocks_are_kept_and_older_ones_while_somebody_has_them() {
+    fn what_nobody_uses_is_kept_as_far_as_memory_goes() {
         let window = Window::default();
-        let held = window.block(0, BLOCK);
-        let gone = Arc::downgrade(&window.block(BLOCK as u64, BLOCK));
-        for n in 2..20 {
-            window.block(n * BLOCK as u64, BLOCK);
+        let bytes = || lock(&window.blocks).bytes.load(Ordering::Relaxed);
+        let place = |n: usize| ((n * BLOCK) as u64, BLOCK);
+        let block = |n: usize| window.block(place(n).0, place(n).1);
+        let held = block(0);
+        let forgotten = Arc::downgrade(&block(1));
+        for n in 2..WINDOW_BYTES / BLOCK + 1 {
+            block(n);
         }
-        assert!(gone.upgrade().is_none());
-        assert!(Arc::ptr_eq(&held, &window.block(0, BLOCK)));
-        let blocks = lock(&window.blocks);
-        assert_eq!(blocks.recent_bytes, WINDOW_BYTES);
-        assert!(blocks.living.len() <= WINDOW_BYTES / BLOCK + 2, "{}", blocks.living.len());
+        assert_eq!(bytes(), WINDOW_BYTES);
+        assert!(forgotten.upgrade().is_none());
+        assert!(Arc::ptr_eq(&held, &block(0)), "who is slow keeps what is in use");
+        let all: Vec<_> = (100..100 + 2 * WINDOW_BYTES / BLOCK).map(block).collect();
+        assert_eq!(bytes(), 2 * WINDOW_BYTES + BLOCK, "nothing is kept beside it");
+        drop((all, held));
+        block(1000);
+        assert_eq!(bytes(), WINDOW_BYTES);
+        assert_eq!(lock(&window.blocks).living.len(), WINDOW_BYTES / BLOCK);
     }
 
     #[test]

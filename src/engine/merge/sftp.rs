@@ -6,7 +6,9 @@ use std::sync::Arc;
 use super::write_record;
 use crate::engine::board::{Board, Published};
 use crate::engine::failure::{Failure, FailureKind, Phase};
-use crate::engine::io::{publish, read_range, remove_all_if_there, remove_if_there, sync_if_possible, write_all};
+use crate::engine::io::{
+    publish, read_range, remove_all_if_there, remove_if_there, sync_if_possible, write_all,
+};
 use crate::engine::monitor::Monitor;
 use crate::engine::site::Site;
 use crate::model::chunk::Geometry;
@@ -84,7 +86,7 @@ impl SftpMerge {
                 }
             } else {
                 let receipts = batch.iter().map(|(n, _)| self.site.names.receipt(*n, self.generation));
-                remove_all_if_there(self.site.files.as_ref(), receipts)
+                remove_all_if_there(self.site.files.as_ref(), receipts.collect())
                     .await
                     .map_err(self.site.failed(Phase::Merge))?;
             }

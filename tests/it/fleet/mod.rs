@@ -1,4 +1,5 @@
 //! Several hosts at once, each a real server.
 
+mod memory;
 mod put;
 mod stage;
