@@ -68,7 +68,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<ExitCode, CliError> 
         Command::Status(args) => in_runtime(commands::status::run(&args)),
         Command::Merge(args) => in_runtime(commands::merge::run(&args)),
         Command::Clean(args) => in_runtime(commands::clean::run(&args)),
-        Command::Exec(args) => in_runtime(commands::exec::run(&args)),
+        Command::Exec(args) => in_runtime(commands::exec::run(args.into())),
         Command::Hosts(args) => in_runtime(commands::hosts::run(&args)),
         Command::Demo(args) => in_runtime(commands::demo::run(&args)),
     }

@@ -26,7 +26,7 @@ use crate::remote::files::Times;
 pub const READ_BYTES: usize = 256 << 10;
 
 /// What all hosts together may have read and the servers not acknowledged, beside the window.
-/// So much a round trip is more than a gigabit a second where that takes 100 ms.
+/// So much a round trip is a gigabit a second where that takes 100 ms.
 const UNACKNOWLEDGED_BYTES: usize = 12 << 20;
 /// And what each of them may have all the same, however many they are.
 const MIN_UNACKNOWLEDGED_BYTES: usize = 2 * READ_BYTES;

@@ -1,6 +1,5 @@
 //! `haul put`: files onto one host or several, on each one after another.
 
-use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,7 +36,7 @@ pub async fn run(args: &PutArgs) -> Result<ExitCode, CliError> {
         ));
     }
     let at_a_time = party.hosts.len().min(args.fleet.forks);
-    let mut ways: BTreeMap<String, (Arc<dyn Connector>, PutOptions)> = BTreeMap::new();
+    let mut ways = Vec::new();
     for host in &party.hosts {
         let mut options = put_options(
             &args.finish,
@@ -54,9 +53,9 @@ pub async fn run(args: &PutArgs) -> Result<ExitCode, CliError> {
             options.connections = Connections::Exactly(1);
         }
         let connector = host.connector(&args.connection, args.finish.stall_timeout)?;
-        ways.insert(host.name().to_owned(), (connector, options));
+        ways.push((connector, options));
     }
-    let bwlimit = ways.values().find_map(|(_, options)| options.bwlimit);
+    let bwlimit = ways.iter().find_map(|(_, options): &(_, PutOptions)| options.bwlimit);
     let limiter = Arc::new(Limiter::new(bwlimit));
     let files = open(&args.sources, at_a_time)?;
     let stop = stop_on_signals(party.screen.clone())?;
@@ -78,10 +77,11 @@ pub async fn run(args: &PutArgs) -> Result<ExitCode, CliError> {
             reporter.failure(host, None, failure);
         },
         usage: &usage,
+        finish: &|| Ok(()),
         output_is_taken: false,
     };
     let work = |job: Job| {
-        let way = ways.get(job.host.name()).cloned();
+        let way = ways.get(job.index).cloned();
         let shared = |(path, source): &(PathBuf, Source)| {
             (path.clone(), Shared { source: source.for_host(), limiter: limiter.clone() })
         };
@@ -113,9 +113,9 @@ async fn one_host(
     files: Vec<(PathBuf, Shared)>,
     reporter: &Reporter,
 ) -> Result<HostEnd, CliError> {
-    let Job { host, stop, seat } = job;
+    let Job { host, stop, seat, .. } = job;
     let several = files.len() > 1;
-    let mut end = HostEnd { code: ExitCode::Done, result: String::new(), bytes: None, reason: None };
+    let mut end = HostEnd::done("");
     let mut results: Vec<(&'static str, usize)> = Vec::new();
     for (path, shared) in files {
         let job =

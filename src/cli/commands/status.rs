@@ -22,16 +22,21 @@ use crate::model::escape::printable;
 pub async fn run(args: &StatusArgs) -> Result<ExitCode, CliError> {
     let limit = args.fleet.limit.as_deref();
     let party = Party::find(&args.destination, limit, &args.connection, &args.output)?;
-    let mut ways = BTreeMap::new();
+    let mut ways = Vec::new();
     for host in &party.hosts {
         let user = user_id(args.user_id.as_ref(), &host.target.host, &host.account)?;
         let connector = host.connector(&args.connection, DEFAULT_STALL_TIMEOUT)?;
-        ways.insert(host.name().to_owned(), (connector, user));
+        ways.push((connector, user));
     }
     let stop = stop_on_signals(party.screen.clone())?;
     let reporter = Arc::new(Reporter::start(&party.output)?);
     // What was asked for is printed in the order in which it was asked for.
-    let texts: Arc<Mutex<BTreeMap<String, String>>> = Arc::default();
+    let texts: Arc<Mutex<BTreeMap<usize, String>>> = Arc::default();
+    let finish = || {
+        let texts = texts.lock().unwrap_or_else(PoisonError::into_inner);
+        // Also with -q: it is what was asked for.
+        crate::cli::print(&texts.values().cloned().collect::<String>())
+    };
     let way = Way {
         args: &args.fleet,
         stop: stop.clone(),
@@ -42,10 +47,11 @@ pub async fn run(args: &StatusArgs) -> Result<ExitCode, CliError> {
             reporter.failure(host, None, failure);
         },
         usage: &|| None,
+        finish: &finish,
         output_is_taken: true,
     };
-    let work = |Job { host, stop, seat }: Job| {
-        let (way, reporter, texts) = (ways.get(host.name()).cloned(), reporter.clone(), texts.clone());
+    let work = |Job { index, host, stop, seat }: Job| {
+        let (way, reporter, texts) = (ways.get(index).cloned(), reporter.clone(), texts.clone());
         async move {
             let _seat = seat;
             let Some((connector, user)) = way else {
@@ -60,15 +66,10 @@ pub async fn run(args: &StatusArgs) -> Result<ExitCode, CliError> {
                         Reporter::People { .. } => {
                             let text = summary::status_lines(host.name(), &report);
                             let mut texts = texts.lock().unwrap_or_else(PoisonError::into_inner);
-                            texts.insert(host.name().to_owned(), text);
+                            texts.insert(index, text);
                         }
                     }
-                    HostEnd {
-                        code: ExitCode::Done,
-                        result: state_name(report.state).to_owned(),
-                        bytes: None,
-                        reason: None,
-                    }
+                    HostEnd::done(state_name(report.state))
                 }
                 Err(failure) => {
                     reporter.failure(&host, None, &failure);
@@ -77,10 +78,5 @@ pub async fn run(args: &StatusArgs) -> Result<ExitCode, CliError> {
             })
         }
     };
-    let code = fleet::run(&party, way, &reporter, work).await?;
-    let texts = texts.lock().unwrap_or_else(PoisonError::into_inner);
-    // Also with -q: it is what was asked for.
-    let text: String = party.hosts.iter().filter_map(|host| texts.get(host.name()).cloned()).collect();
-    crate::cli::print(&text)?;
-    Ok(code)
+    fleet::run(&party, way, &reporter, work).await
 }

@@ -48,6 +48,8 @@ struct State {
 struct Running {
     number: usize,
     host: String,
+    /// What it does where there is nothing to count.
+    doing: &'static str,
     /// Of the files before the one at work.
     progress: Arc<Progress>,
     meter: Meter,
@@ -72,6 +74,7 @@ impl Board {
         state.running.push(Running {
             number,
             host: printable(host.as_bytes()),
+            doing: "connecting",
             progress: Arc::default(),
             meter: Meter::default(),
         });
@@ -103,6 +106,16 @@ impl Seat {
             running.meter = Meter::default();
         }
         progress
+    }
+}
+
+impl Seat {
+    /// What is shown as long as there is nothing to count.
+    pub fn doing(&self, text: &'static str) {
+        let mut state = lock(&self.state);
+        if let Some(running) = state.running.iter_mut().find(|running| running.number == self.number) {
+            running.doing = text;
+        }
     }
 }
 
@@ -139,7 +152,7 @@ impl State {
             let upload = figures.iter().find(|figures| figures.phase == Phase::Upload);
             sent = sent.saturating_add(upload.map_or(0, |figures| figures.done.min(figures.total)));
             if index < shown {
-                lines.push(host_line(&running.host, name_columns, view.as_ref(), columns));
+                lines.push(host_line(&running.host, name_columns, running.doing, view.as_ref(), columns));
             }
         }
         if shown < self.running.len() {
@@ -167,9 +180,9 @@ impl State {
 }
 
 /// `web01  upload  [======>       ]  45 %  12.3 MiB/s  0:10 left`, or as much of it as fits.
-fn host_line(host: &str, name_columns: usize, view: Option<&View>, columns: usize) -> String {
+fn host_line(host: &str, name_columns: usize, doing: &str, view: Option<&View>, columns: usize) -> String {
     let name = format!("{:<name_columns$}", cut(host, name_columns));
-    let Some(view) = view else { return cut(&format!("{name}  connecting"), columns) };
+    let Some(view) = view else { return cut(&format!("{name}  {doing}"), columns) };
     let left = format!("{name}  {:<6}", view.phase.name());
     let share = percent(view.done, view.total);
     let rate = view.rate.map(|rate| human_rate(rate, Duration::from_secs(1))).unwrap_or_default();
@@ -206,7 +219,13 @@ mod tests {
         let mut state = State::new(hosts, 1000);
         for number in 0..running {
             let host = format!("web{number:02}");
-            state.running.push(Running { number, host, progress: Arc::default(), meter: Meter::default() });
+            state.running.push(Running {
+                number,
+                host,
+                doing: "connecting",
+                progress: Arc::default(),
+                meter: Meter::default(),
+            });
         }
         Arc::new(Mutex::new(state))
     }

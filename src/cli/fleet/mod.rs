@@ -39,12 +39,16 @@ pub struct Way<'a> {
     /// Says in the command's own words why a host's job came to nothing.
     pub lost: &'a dyn Fn(&OneHost, &Failure),
     pub usage: &'a dyn Fn() -> Option<Usage>,
+    /// Says what was kept until all are done.
+    pub finish: &'a dyn Fn() -> Result<(), CliError>,
     /// Standard output is the command's own: what is said of all hosts goes to standard error.
     pub output_is_taken: bool,
 }
 
 /// What one host's job is given.
 pub struct Job {
+    /// Its place among the hosts.
+    pub index: usize,
     pub host: OneHost,
     pub stop: Stop,
     /// Its line on the terminal, where there is one.
@@ -72,9 +76,9 @@ where
     let first_failed = RefCell::new(None::<String>);
     let mut trouble = None;
     let limits = Limits { forks: way.args.forks, stop_limit: way.stop_limit };
-    let start = |_, host: OneHost, stop| {
+    let start = |index, host: OneHost, stop| {
         let seat = board.as_ref().map(|board| board.seat(host.name()));
-        let job = work(Job { host, stop, seat });
+        let job = work(Job { index, host, stop, seat });
         async move {
             let begin = Instant::now();
             (job.await, begin.elapsed())
@@ -125,6 +129,7 @@ where
         let failed: Vec<&str> = tally.failed().map(|row| row.host.as_str()).collect();
         retry_file::write(path, &failed)?;
     }
+    (way.finish)()?;
     if hosts > 1 {
         conclude(party, &way, reporter, &tally, code)?;
     }

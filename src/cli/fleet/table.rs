@@ -24,6 +24,11 @@ pub struct HostEnd {
 }
 
 impl HostEnd {
+    /// Well, and not about bytes.
+    pub fn done(result: &str) -> HostEnd {
+        HostEnd { code: ExitCode::Done, result: result.to_owned(), bytes: None, reason: None }
+    }
+
     pub fn failed(failure: &Failure) -> HostEnd {
         let result = if failure.kind == FailureKind::Interrupted { "stopped" } else { "failed" };
         HostEnd {
