@@ -133,7 +133,7 @@ pub async fn hash_range(
     let mut at = range.start;
     while at < range.end {
         let length = usize::try_from(range.end - at).unwrap_or(READ_BYTES).min(READ_BYTES);
-        (_, chain) = source.read(at, length, chain).await?;
+        chain = source.hash(at, length, chain).await?;
         monitor.advance(Phase::Hash, length as u64);
         at += length as u64;
     }

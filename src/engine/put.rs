@@ -11,6 +11,7 @@ use super::failure::{Failure, Phase};
 use super::further::{self, FurtherConnections};
 use super::guard::{Guard, Request};
 use super::leftovers;
+use super::limiter::Limiter;
 use super::monitor::Monitor;
 use super::options::PutOptions;
 use super::report::{PutReport, PutStatus, VerifiedBy};
@@ -51,9 +52,31 @@ pub async fn put(
     stop: Stop,
 ) -> Result<PutReport, Failure> {
     let source = Source::open(&job.source)?;
+    let shared = Shared { source, limiter: Arc::new(Limiter::new(options.bwlimit)) };
+    put_shared(connector, job, shared, options, monitor, stop).await
+}
+
+/// What uploads to several hosts have in common.
+#[derive(Clone)]
+pub struct Shared {
+    /// This host's own: see [`Source::for_host`].
+    pub source: Source,
+    pub limiter: Arc<Limiter>,
+}
+
+/// As [`put`], with `job.source` opened already.
+pub async fn put_shared(
+    connector: Arc<dyn Connector>,
+    job: PutJob,
+    shared: Shared,
+    options: PutOptions,
+    monitor: Arc<dyn Monitor>,
+    stop: Stop,
+) -> Result<PutReport, Failure> {
+    let Shared { source, limiter } = shared;
     let retries = options.retry.retries;
     let put = Put {
-        transfer: Transfer::new(source.size(), options.clone(), monitor.clone()),
+        transfer: Transfer::new(source.size(), options.clone(), limiter, monitor.clone()),
         source,
         job,
         options,

@@ -65,8 +65,7 @@ pub struct Transfer {
 }
 
 impl Transfer {
-    pub fn new(size: u64, options: PutOptions, monitor: Arc<dyn Monitor>) -> Transfer {
-        let limiter = Arc::new(Limiter::new(options.bwlimit));
+    pub fn new(size: u64, options: PutOptions, limiter: Arc<Limiter>, monitor: Arc<dyn Monitor>) -> Transfer {
         Transfer {
             options,
             monitor,

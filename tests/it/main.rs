@@ -11,6 +11,7 @@ mod engine;
 mod exec;
 mod exec_examples;
 mod fake_server;
+mod fleet;
 mod harness;
 mod kills;
 mod known_hosts;
