@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::connect::Link;
-use super::failure::{Failure, FailureKind};
+use super::failure::{Failure, FailureKind, Phase};
 use super::guard::Guard;
 use super::monitor::{Level, Monitor, Notice};
 use super::retry::Retry;
@@ -41,6 +41,11 @@ pub async fn run<J: Job>(
                     break Err(failure);
                 }
             }
+            Err(failure) if may_be_mixed_up(&failure) && link.keep_to_one_session() => {
+                let text = format!("{failure}; trying again with one file session");
+                monitor.notice(Notice { level: Level::Warning, text });
+                link.close().await;
+            }
             outcome => break outcome,
         }
     };
@@ -56,4 +61,11 @@ pub async fn run<J: Job>(
     }
     link.close().await;
     outcome
+}
+
+/// Whether a server that gets several file sessions of one connection mixed up, as ProFTPD's
+/// does under load ("Invalid handle"), may be what is behind a failure.
+fn may_be_mixed_up(failure: &Failure) -> bool {
+    failure.kind == FailureKind::Failed
+        && matches!(failure.phase, Phase::Upload | Phase::Merge | Phase::Verify)
 }

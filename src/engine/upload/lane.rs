@@ -58,7 +58,7 @@ impl Lane {
     async fn handle(&self, chunk: u64) -> Result<Handle, RemoteError> {
         let (key, path, how): (u64, RemotePath, OpenMode) = match &self.destination {
             Destination::Stored => (chunk, self.run.part(chunk, self.attempt), OPEN_PART),
-            Destination::Placed { merged, .. } => (0, merged.clone(), OpenMode::WRITE),
+            Destination::Placed { merged, .. } => (0, merged.clone(), OpenMode::READ_WRITE),
         };
         let cell = self.handles.lock().await.entry(key).or_default().clone();
         let open = || self.files.open(&path, how, Some(PART_MODE));

@@ -253,7 +253,13 @@ impl Files for SftpClient {
     async fn open(&self, path: &RemotePath, how: OpenMode, mode: Option<u32>) -> Result<Handle, RemoteError> {
         let request = Request::Open { path: path.as_bytes(), how, mode };
         let handle = self.ask_handle("open", path, request).await?;
-        self.paths.lock().insert(handle.clone(), path.clone());
+        if let Some(other) = self.paths.lock().insert(handle.clone(), path.clone()) {
+            // What is written to one of the two would go to the other.
+            return Err(RemoteError::new(
+                RemoteErrorKind::Failure,
+                format!("open {path:?}: the server gave it the handle of {other:?}, which is still open"),
+            ));
+        }
         Ok(Handle(handle))
     }
 
@@ -332,6 +338,8 @@ impl Files for SftpClient {
         check_handle("close", &handle)?;
         let what = format!("close {}", Object::Handle(&self.paths, &handle));
         let told = |reason: RemoteError| RemoteError::new(reason.kind, format!("{what}: {}", reason.message));
+        // Once the close is on its way the server may give the handle to the next file.
+        self.paths.lock().remove(&handle.0);
         let answer = self.requests().submit(Request::Close { handle: &handle.0 }, Bytes::new()).await;
         closing.sent();
         match reply_of(answer.map_err(told)?, self.requests()).await.map_err(told)? {
@@ -428,16 +436,13 @@ struct ClosingHandle<'a> {
 
 impl ClosingHandle<'_> {
     fn sent(mut self) {
-        if let Some(handle) = self.handle.take() {
-            self.client.paths.lock().remove(&handle);
-        }
+        self.handle = None;
     }
 }
 
 impl Drop for ClosingHandle<'_> {
     fn drop(&mut self) {
         if let Some(handle) = self.handle.take() {
-            self.client.paths.lock().remove(&handle);
             self.client.requests().close_later(handle);
         }
     }
