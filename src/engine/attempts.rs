@@ -33,10 +33,15 @@ pub async fn run<J: Job>(
 ) -> Result<J::Report, Failure> {
     let mut link = Link::new(connector, monitor.clone(), stop.clone());
     let mut retry = Retry::new(retries, monitor.clone(), stop);
+    let mut lost_at = None;
     let outcome = loop {
         match job.attempt(&mut link).await {
             Err(failure) if failure.kind == FailureKind::Link => {
                 link.lose();
+                // A server that mixes up sessions may also leave requests unanswered.
+                if lost_at.replace(job.progress()) == Some(job.progress()) {
+                    link.keep_to_one_session();
+                }
                 if let Err(failure) = retry.pause(failure, job.progress()).await {
                     break Err(failure);
                 }

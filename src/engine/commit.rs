@@ -168,9 +168,8 @@ async fn find_umask(site: &Site, run: &RunNames) -> Result<u32, RemoteError> {
     let files = site.files.as_ref();
     let path = run.directory().join("umask");
     let handle = files.open(&path, OpenMode::CREATE, Some(0o777)).await?;
-    let attributes = files.stat_handle(&handle).await;
     files.close(handle).await?;
-    let mode = attributes?.mode.unwrap_or(0o644);
+    let mode = files.lstat(&path).await?.mode.unwrap_or(0o644);
     files.remove(&path).await?;
     Ok(!mode & 0o777)
 }

@@ -124,6 +124,19 @@ pub async fn remove_if_there(files: &dyn Files, path: &RemotePath) -> Result<(),
     }
 }
 
+/// The size of an open file; by its path where the server tells nothing of handles.
+pub async fn size_of_open(
+    files: &dyn Files,
+    handle: &Handle,
+    path: &RemotePath,
+) -> Result<Option<u64>, RemoteError> {
+    match files.stat_handle(handle).await {
+        Ok(attributes) => Ok(attributes.size),
+        Err(error) if error.is_link() => Err(error),
+        Err(_) => Ok(files.lstat(path).await?.size),
+    }
+}
+
 /// Flushes to the target's disk where the server can.
 pub async fn sync_if_possible(files: &dyn Files, handle: &Handle) -> Result<(), RemoteError> {
     if !files.features().fsync {

@@ -53,8 +53,8 @@ pub async fn explained(site: &Site, run: &RunNames, failure: Failure, plan: &Pla
 async fn try_to_write(site: &Site, run: &RunNames, length: usize) -> Option<String> {
     let files = site.files.as_ref();
     let path = run.directory().join("room");
+    let handle = files.open(&path, OpenMode::CREATE, Some(0o600)).await.ok()?;
     let tried = async {
-        let handle = files.open(&path, OpenMode::CREATE, Some(0o600)).await?;
         let written = write_all(files, &handle, 0, Bytes::from(vec![0; length])).await;
         files.close(handle).await.and(written)?;
         files.lstat(&path).await

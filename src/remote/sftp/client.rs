@@ -19,6 +19,8 @@ use crate::remote::files::{
     Attributes, DirectoryEntry, Features, Files, Handle, OpenMode, PendingWrite, SetAttributes, Space,
 };
 
+/// Most names of a directory that are looked through for one that may be missing.
+const MISSING_ENTRIES_MAX: usize = 100_000;
 /// ST_RDONLY in what statvfs answers.
 const READ_ONLY: u64 = 1;
 
@@ -170,6 +172,26 @@ impl SftpClient {
         }
     }
 
+    /// Some servers have a bare "Failure" for what is not there, too (Twisted's under
+    /// Python 3): then the listing of the directory that it would be in tells.
+    async fn or_missing<T>(
+        &self,
+        path: &RemotePath,
+        outcome: Result<T, RemoteError>,
+    ) -> Result<T, RemoteError> {
+        match outcome {
+            Err(error) if error.kind == RemoteErrorKind::Failure && !path.file_name().is_empty() => {
+                let missing = match self.list(&path.parent(), MISSING_ENTRIES_MAX).await {
+                    Ok(entries) => entries.iter().all(|entry| entry.name != path.file_name()),
+                    Err(above) => above.is_not_found(),
+                };
+                let kind = if missing { RemoteErrorKind::NotFound } else { error.kind };
+                Err(RemoteError { kind, ..error })
+            }
+            outcome => outcome,
+        }
+    }
+
     fn require(&self, announced: bool, extension: &str, what: impl fmt::Display) -> Result<(), RemoteError> {
         if announced {
             return Ok(());
@@ -218,11 +240,15 @@ impl Files for SftpClient {
     }
 
     async fn stat(&self, path: &RemotePath) -> Result<Attributes, RemoteError> {
-        self.ask_attributes("stat", Object::Path(path), Request::Stat { path: path.as_bytes() }).await
+        let request = Request::Stat { path: path.as_bytes() };
+        let found = self.ask_attributes("stat", Object::Path(path), request).await;
+        self.or_missing(path, found).await
     }
 
     async fn lstat(&self, path: &RemotePath) -> Result<Attributes, RemoteError> {
-        self.ask_attributes("lstat", Object::Path(path), Request::LinkStat { path: path.as_bytes() }).await
+        let request = Request::LinkStat { path: path.as_bytes() };
+        let found = self.ask_attributes("lstat", Object::Path(path), request).await;
+        self.or_missing(path, found).await
     }
 
     async fn read_link(&self, path: &RemotePath) -> Result<RemotePath, RemoteError> {
@@ -231,7 +257,8 @@ impl Files for SftpClient {
 
     async fn list(&self, path: &RemotePath, limit: usize) -> Result<Vec<DirectoryEntry>, RemoteError> {
         let request = Request::OpenDirectory { path: path.as_bytes() };
-        let handle = self.ask_handle("list", path, request).await?;
+        let opened = self.ask_handle("list", path, request).await;
+        let handle = self.or_missing(path, opened).await?;
         let mut directory = OpenDirectory { handle, requests: self.requests(), closed: false };
         let mut listing = Listing::new(path, limit);
         loop {
@@ -252,7 +279,8 @@ impl Files for SftpClient {
 
     async fn open(&self, path: &RemotePath, how: OpenMode, mode: Option<u32>) -> Result<Handle, RemoteError> {
         let request = Request::Open { path: path.as_bytes(), how, mode };
-        let handle = self.ask_handle("open", path, request).await?;
+        let opened = self.ask_handle("open", path, request).await;
+        let handle = if how.create { opened? } else { self.or_missing(path, opened).await? };
         if let Some(other) = self.paths.lock().insert(handle.clone(), path.clone()) {
             // What is written to one of the two would go to the other.
             return Err(RemoteError::new(

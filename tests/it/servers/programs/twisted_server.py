@@ -8,15 +8,21 @@ from twisted.conch.checkers import InMemorySSHKeyDB, SSHPublicKeyChecker
 from twisted.conch.ssh import factory, keys
 from twisted.cred.portal import Portal
 from twisted.internet import reactor
+from twisted.python.filepath import FilePath
 
 port, root, host_key, authorized = sys.argv[1:5]
 user = __import__("pwd").getpwuid(os.getuid()).pw_name
 
 
+class User(unix.UnixConchUser):
+    def getHomeDir(self):
+        return FilePath(self.pwdData.pw_dir)
+
+
 class Realm:
     def requestAvatar(self, username, mind, *interfaces):
         name = username.decode() if isinstance(username, bytes) else username
-        avatar = unix.UnixConchUser(name)
+        avatar = User(name)
         return interfaces[0], avatar, avatar.logout
 
 
