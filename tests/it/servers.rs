@@ -142,13 +142,13 @@ fn a_killed_run_is_resumed(kind: Kind, lacks: Lacks) {
     let scene = Scene::new(kind, lacks);
     let size = CHUNKS * CHUNK - 1000;
     let source = scene.client.source("source", size, 1);
-    let target = scene.server.local("disk.img");
-    let kill_halfway = || {
-        let mut run = scene.client.start_put(&source, scene.server.remote("disk.img"), &scene.with(&[SLOW]));
+    let kill_halfway = |name: &str| {
+        let mut run = scene.client.start_put(&source, scene.server.remote(name), &scene.with(&[SLOW]));
+        let target = scene.server.local(name);
         run.until("a third of the chunks", || published(&scene.server, &target).len() as u64 > CHUNKS / 3);
         run.kill();
     };
-    kill_halfway();
+    kill_halfway("disk.img");
     let outcome = scene.put(&source, "disk.img", &[]).expect(0);
     scene.holds("disk.img", &content(size, 1));
     if lacks != Lacks::LockAndGoingOn {
@@ -156,12 +156,11 @@ fn a_killed_run_is_resumed(kind: Kind, lacks: Lacks) {
         assert!(outcome.number("chunks_skipped") > CHUNKS / 3, "{outcome:?}");
     }
 
-    std::fs::remove_file(&target).expect("remove");
-    kill_halfway();
-    let status = scene.client.on("status", scene.server.remote("disk.img"), &[]).expect(0);
+    kill_halfway("other.img");
+    let status = scene.client.on("status", scene.server.remote("other.img"), &[]).expect(0);
     assert_eq!(status.last()["state"], "partial");
-    scene.client.on("clean", scene.server.remote("disk.img"), &scene.with(&[])).expect(0);
-    assert_eq!(beside(&scene.server, &target), Vec::<String>::new());
+    scene.client.on("clean", scene.server.remote("other.img"), &scene.with(&[])).expect(0);
+    assert_eq!(beside(&scene.server, &scene.server.local("other.img")), Vec::<String>::new());
 }
 
 fn one_of_two_clients_has_the_lock(kind: Kind, lacks: Lacks) {

@@ -19,6 +19,8 @@ use crate::harness::wait_until;
 
 /// Interpreters take their time on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// Known to that server alone; it has the id of the account that runs the tests.
+const PROFTPD_USER: &str = "haul";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -91,7 +93,11 @@ impl Server {
         let mut server = Server {
             child,
             port,
-            user: account.as_ref().map_or_else(current_user, |account| account.name().to_owned()),
+            user: match (&account, kind) {
+                (Some(account), _) => account.name().to_owned(),
+                (None, Kind::ProFtpd) => PROFTPD_USER.to_owned(),
+                (None, _) => current_user(),
+            },
             remote: if whole_tree { root } else { PathBuf::from("/") },
             mounted: false,
             directory,
@@ -283,7 +289,8 @@ fn proftpd_configuration(port: u16, dir: &Path) -> String {
     let (user, id) = (current_user(), rustix::process::getuid().as_raw());
     let group = rustix::process::getgid().as_raw();
     let dir = dir.display();
-    let accounts = format!("{user}:*:{id}:{group}::{dir}:/bin/sh\n");
+    // A password that nobody knows: without one the account counts as closed.
+    let accounts = format!("{PROFTPD_USER}:$1$test$0123456789abcdefghijk/:{id}:{group}::{dir}:/bin/sh\n");
     let passwords = PathBuf::from(format!("{dir}/passwd"));
     fs::write(&passwords, accounts).expect("passwd");
     fs::set_permissions(&passwords, fs::Permissions::from_mode(0o600)).expect("chmod");
