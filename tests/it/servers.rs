@@ -19,9 +19,7 @@ const CHUNKS: u64 = 40;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Lacks {
     Nothing,
-    /// Anything that fails on an existing name.
-    Lock,
-    /// That, and a rename that replaces.
+    /// Anything that fails on an existing name, for a lock, and a rename that replaces.
     LockAndReplace,
     /// A lock, and going on with a file that was closed: what was merged is sent again.
     LockAndGoingOn,
