@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::failure::{Failure, FailureKind, Phase};
 use super::io::{create_with, publish, remove_if_there, sync_if_possible};
 use super::job::{JobError, JobLimits, run_script};
-use super::lock::Held;
+use super::lock::{Held, LockKind};
 use super::monitor::{Level, Monitor, Notice};
 use super::options::PutOptions;
 use super::site::Site;
@@ -46,32 +46,40 @@ pub struct Dress {
 impl Dress {
     /// A replaced file keeps its mode and owner; a new one gets the source's mode under
     /// the target's umask. `source_times` is `None` where only the manifest is there.
-    pub async fn decide(
-        site: &Site,
-        run: &RunNames,
+    pub fn new(
+        mode: u32,
         options: &PutOptions,
         manifest: &Manifest,
         source_times: Option<Times>,
         existing: Option<Attributes>,
-    ) -> Result<Dress, Failure> {
-        let source_mode = manifest.source.mode;
-        let mode = match (options.chmod, options.preserve, existing.and_then(|existing| existing.mode)) {
-            (Some(mode), _, _) => mode,
-            (None, true, _) => source_mode,
-            (None, false, Some(mode)) => mode,
-            (None, false, None) => {
-                let umask = find_umask(site, run).await.map_err(site.failed(Phase::Commit))?;
-                source_mode & 0o777 & !umask
-            }
-        };
+    ) -> Dress {
         let modified = u32::try_from(manifest.source.identity.modified_ns / 1_000_000_000).unwrap_or(0);
         let times = source_times.unwrap_or(Times { accessed: modified, modified });
-        Ok(Dress {
+        Dress {
             mode: Some(mode),
             owner: existing.and_then(|existing| existing.owner),
             times: options.preserve.then_some(times),
             size: manifest.geometry().size(),
-        })
+        }
+    }
+}
+
+/// The mode that the committed file gets.
+pub async fn mode_of(
+    site: &Site,
+    run: &RunNames,
+    options: &PutOptions,
+    source_mode: u32,
+    existing: Option<Attributes>,
+) -> Result<u32, Failure> {
+    match (options.chmod, options.preserve, existing.and_then(|existing| existing.mode)) {
+        (Some(mode), _, _) => Ok(mode),
+        (None, true, _) => Ok(source_mode),
+        (None, false, Some(mode)) => Ok(mode),
+        (None, false, None) => {
+            let umask = find_umask(site, run).await.map_err(site.failed(Phase::Commit))?;
+            Ok(source_mode & 0o777 & !umask)
+        }
     }
 }
 
@@ -203,36 +211,38 @@ pub async fn commit(
 ) -> Result<(), Failure> {
     let failed = site.failed(Phase::Commit);
     let files = site.files.as_ref();
-    prepare(site, merged, dress, monitor).await?;
-    if files.features().fsync {
-        // For reading: some servers empty what is opened for writing and not for reading.
-        let handle = files.open(merged, OpenMode::READ, None).await.map_err(&failed)?;
+    // Opened before the mode is set, which may forbid it; for reading too, since some servers
+    // empty what is opened for writing alone.
+    let handle = match files.features().fsync {
+        true => Some(files.open(merged, OpenMode::READ_WRITE, None).await.map_err(&failed)?),
+        false => None,
+    };
+    let prepared = prepare(site, merged, dress, monitor).await;
+    if let Some(handle) = handle {
         let synced = sync_if_possible(files, &handle).await;
-        let closed = files.close(handle).await;
-        synced.map_err(&failed)?;
-        closed.map_err(&failed)?;
+        files.close(handle).await.and(synced).map_err(&failed)?;
     }
-
-    held.check(files).await?;
-    let (standing, target) = tokio::join!(files.lstat(merged), target_now(site));
-    let (now, attributes) = target?;
+    prepared?;
+    let (checked, standing, now) = tokio::join!(held.check(files), files.lstat(merged), target_now(site));
+    checked?;
+    let (now, attributes) = now?;
     if now != before || attributes.is_some_and(|a| !matches!(a.kind, FileKind::File | FileKind::Unknown)) {
         return Err(appeared(site, before));
     }
-    match standing.map_err(&failed)?.size {
-        Some(size) if size != dress.size => {
-            let cause = format!(
-                "the merged file has {size} bytes now and had {} when it was verified; the target was not touched",
-                dress.size
-            );
-            return Err(Failure::new(FailureKind::Verification, Phase::Commit, site.place(), cause)
-                .next_step("run the same command again"));
-        }
-        _ => {}
+    if let Some(size) = standing.map_err(&failed)?.size
+        && size != dress.size
+    {
+        let cause = format!(
+            "the merged file has {size} bytes now and had {} when it was verified; the target was not touched",
+            dress.size
+        );
+        return Err(Failure::new(FailureKind::Verification, Phase::Commit, site.place(), cause)
+            .next_step("run the same command again"));
     }
-    put_in_place(site, merged, before, replace, dress.size).await?;
-    let (_, committed) =
-        tokio::join!(sync_directory(site, monitor), check_in_place(site, merged, dress.size));
+    let proven_link = held.kind() == LockKind::Linked;
+    put_in_place(site, merged, before, replace, dress.size, proven_link).await?;
+    let (committed, ()) =
+        tokio::join!(check_in_place(site, merged, dress.size), sync_directory(site, monitor));
     committed
 }
 
@@ -262,6 +272,7 @@ async fn put_in_place(
     before: Baseline,
     replace: Replace,
     size: u64,
+    proven_link: bool,
 ) -> Result<(), Failure> {
     let failed = site.failed(Phase::Commit);
     let files = site.files.as_ref();
@@ -270,6 +281,7 @@ async fn put_in_place(
         // A link fails where something has appeared in this very moment.
         if files.features().hard_link {
             match files.hard_link(merged, target).await {
+                Ok(()) if proven_link => return files.remove(merged).await.map_err(&failed),
                 // There are servers that say OK and link nothing: the one name that there is
                 // of the file stays until the other is seen.
                 Ok(()) => match files.lstat(target).await {

@@ -90,6 +90,10 @@ impl Link {
         !std::mem::replace(&mut self.one_session, true)
     }
 
+    pub fn connector(&self) -> &Arc<dyn Connector> {
+        &self.connector
+    }
+
     /// Forgets a connection that is dead.
     pub fn lose(&mut self) {
         self.open = None;

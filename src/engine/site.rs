@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 
 use super::failure::{Failure, Phase};
@@ -100,6 +100,12 @@ impl Site {
         }
     }
 
+    /// A further file channel, opened while other things are done.
+    pub fn further_files_meanwhile(&self) -> EarlyFiles {
+        let site = self.clone();
+        EarlyFiles(tokio::spawn(async move { site.further_files().await }))
+    }
+
     /// The same site with a file channel of its own.
     pub async fn with_further_files(&self) -> Result<Site, RemoteError> {
         let files = self.further_files().await?;
@@ -136,6 +142,24 @@ impl Site {
         });
         // Once for a site.
         let _ = self.proving.set(Proving(task.abort_handle()));
+    }
+}
+
+/// A file channel that is being opened.
+pub struct EarlyFiles(JoinHandle<Result<Arc<dyn Files>, RemoteError>>);
+
+impl EarlyFiles {
+    pub async fn ready(mut self) -> Result<Arc<dyn Files>, RemoteError> {
+        match (&mut self.0).await {
+            Ok(files) => files,
+            Err(error) => Err(RemoteError::new(RemoteErrorKind::LinkLost, error.to_string())),
+        }
+    }
+}
+
+impl Drop for EarlyFiles {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

@@ -1,12 +1,14 @@
 //! [`Files`] over an SFTP session: which request asks what, and what its reply means.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::codec::{self, MAX_HANDLE_BYTES, MAX_PATH_BYTES, Reply, Status};
 use super::listing::{Listing, OpenDirectory};
@@ -21,6 +23,10 @@ use crate::remote::files::{
 
 /// Most names of a directory that are looked through for one that may be missing.
 const MISSING_ENTRIES_MAX: usize = 100_000;
+/// How often a file is opened whose handle is that of another, and how long it waits for
+/// one to be closed in between.
+const SHARED_HANDLE_TRIES: u32 = 4;
+const SHARED_HANDLE_PAUSE: Duration = Duration::from_secs(1);
 /// ST_RDONLY in what statvfs answers.
 const READ_ONLY: u64 = 1;
 
@@ -32,6 +38,8 @@ pub struct SftpClient {
     session: Session,
     features: Features,
     paths: Arc<OpenPaths>,
+    /// Told of each handle that was closed.
+    handle_closed: Notify,
 }
 
 /// The paths of open handles, for messages.
@@ -67,7 +75,7 @@ impl fmt::Display for Object<'_> {
 
 impl SftpClient {
     pub(super) fn new(session: Session, features: Features) -> SftpClient {
-        SftpClient { session, features, paths: Arc::default() }
+        SftpClient { session, features, paths: Arc::default(), handle_closed: Notify::new() }
     }
 
     fn requests(&self) -> &Requests {
@@ -192,6 +200,33 @@ impl SftpClient {
         }
     }
 
+    /// The inner error: the server gave the file a handle that another open file has, as
+    /// Erlang's does from the third open file of a session on. What is written to one of
+    /// the two would go to the other, so the newer one is closed at once.
+    async fn try_to_open(
+        &self,
+        path: &RemotePath,
+        how: OpenMode,
+        mode: Option<u32>,
+    ) -> Result<Result<Handle, RemoteError>, RemoteError> {
+        let request = Request::Open { path: path.as_bytes(), how, mode };
+        let opened = self.ask_handle("open", path, request).await;
+        let handle = if how.create { opened? } else { self.or_missing(path, opened).await? };
+        let other = match self.paths.lock().entry(handle.clone()) {
+            Entry::Vacant(free) => {
+                free.insert(path.clone());
+                return Ok(Ok(Handle(handle)));
+            }
+            Entry::Occupied(other) => other.get().clone(),
+        };
+        let object = Object::Path(path);
+        self.order("close", object, Request::Close { handle: &handle }).await?;
+        Ok(Err(RemoteError::new(
+            RemoteErrorKind::Failure,
+            format!("open {path:?}: the server gave it the handle of {other:?}, which is still open"),
+        )))
+    }
+
     fn require(&self, announced: bool, extension: &str, what: impl fmt::Display) -> Result<(), RemoteError> {
         if announced {
             return Ok(());
@@ -261,12 +296,22 @@ impl Files for SftpClient {
         let handle = self.or_missing(path, opened).await?;
         let mut directory = OpenDirectory { handle, requests: self.requests(), closed: false };
         let mut listing = Listing::new(path, limit);
-        loop {
+        let read = || {
             let request = Request::ReadDirectory { handle: &directory.handle };
-            match self.ask("list", Object::Path(path), request).await? {
-                Reply::Names(names) => listing.add(names)?,
-                Reply::Status(Status { code: status::END_OF_FILE, .. }) => break,
-                other => return Err(self.refused(&format!("list {path:?}"), other)),
+            self.ask("list", Object::Path(path), request)
+        };
+        'reading: loop {
+            // Most directories end with the second answer.
+            let answers = match self.features.in_order {
+                true => <[_; 2]>::from(tokio::try_join!(read(), read())?).into(),
+                false => vec![read().await?],
+            };
+            for answer in answers {
+                match answer {
+                    Reply::Names(names) => listing.add(names)?,
+                    Reply::Status(Status { code: status::END_OF_FILE, .. }) => break 'reading,
+                    other => return Err(self.refused(&format!("list {path:?}"), other)),
+                }
             }
         }
         // Nothing hangs on how a directory closes, so nobody waits for it.
@@ -278,17 +323,17 @@ impl Files for SftpClient {
     }
 
     async fn open(&self, path: &RemotePath, how: OpenMode, mode: Option<u32>) -> Result<Handle, RemoteError> {
-        let request = Request::Open { path: path.as_bytes(), how, mode };
-        let opened = self.ask_handle("open", path, request).await;
-        let handle = if how.create { opened? } else { self.or_missing(path, opened).await? };
-        if let Some(other) = self.paths.lock().insert(handle.clone(), path.clone()) {
-            // What is written to one of the two would go to the other.
-            return Err(RemoteError::new(
-                RemoteErrorKind::Failure,
-                format!("open {path:?}: the server gave it the handle of {other:?}, which is still open"),
-            ));
+        for _ in 1..SHARED_HANDLE_TRIES {
+            match self.try_to_open(path, how, mode).await? {
+                Ok(handle) => return Ok(handle),
+                // It exists now, so this cannot be tried again.
+                Err(shared) if how.exclusive => return Err(shared),
+                Err(_) => {}
+            }
+            // An elapsed limit is another try as well.
+            let _ = tokio::time::timeout(SHARED_HANDLE_PAUSE, self.handle_closed.notified()).await;
         }
-        Ok(Handle(handle))
+        self.try_to_open(path, how, mode).await?
     }
 
     async fn read_at(&self, handle: &Handle, offset: u64, length: usize) -> Result<Bytes, RemoteError> {
@@ -370,10 +415,18 @@ impl Files for SftpClient {
         self.paths.lock().remove(&handle.0);
         let answer = self.requests().submit(Request::Close { handle: &handle.0 }, Bytes::new()).await;
         closing.sent();
-        match reply_of(answer.map_err(told)?, self.requests()).await.map_err(told)? {
+        let reply = reply_of(answer.map_err(told)?, self.requests()).await.map_err(told)?;
+        self.handle_closed.notify_waiters();
+        match reply {
             Reply::Status(Status { code: status::OK, .. }) => Ok(()),
             other => Err(self.refused(&what, other)),
         }
+    }
+
+    async fn close_unheard(&self, handle: Handle) -> Result<(), RemoteError> {
+        self.paths.lock().remove(&handle.0);
+        self.requests().close_later(handle.0);
+        Ok(())
     }
 
     async fn set_attributes(&self, path: &RemotePath, attributes: SetAttributes) -> Result<(), RemoteError> {
@@ -453,6 +506,10 @@ impl Files for SftpClient {
 
     fn requests(&self) -> u64 {
         self.session.requests().count()
+    }
+
+    fn round_trip(&self) -> Option<Duration> {
+        self.session.requests().round_trip()
     }
 }
 

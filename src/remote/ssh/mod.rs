@@ -8,6 +8,7 @@
 //! Only this folder knows russh.
 
 mod algorithms;
+mod congestion;
 mod connection;
 mod connector;
 mod dial;
