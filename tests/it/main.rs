@@ -21,3 +21,4 @@ mod lock;
 mod loopback;
 mod rows;
 mod scripts;
+mod servers;
