@@ -1,21 +1,23 @@
 //! Makes connections to one host: the first may ask a person, the others repeat.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use russh::client::{self, Config};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::algorithms;
-use super::connection::SshConnection;
-use super::dial::dial;
+use super::connection::{Shared, SshConnection};
 use super::handler::{self, ClientHandler, HandlerError, KeyCheck};
 use super::host_key::HostTrust;
 use super::known_hosts::HostKey;
 use super::link::{Link, LinkStream};
-use super::login::{Credential, Login};
+use super::login::{self, Credential, Login};
 use super::options::SshOptions;
 use super::prompter::Prompter;
+use super::way::Way;
 use crate::model::escape::printable;
 use crate::remote::error::{RemoteError, RemoteErrorKind};
 use crate::remote::{Connection, Connector};
@@ -27,11 +29,16 @@ const RECEIVE_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const MAX_PACKET_BYTES: u32 = 32 * 1024;
 /// Packets of a channel that wait for their reader before the whole connection waits.
 const CHANNEL_QUEUE_PACKETS: usize = 64;
+/// How long the cause of a failed handshake may take to be known.
+const ENDING_LIMIT: Duration = Duration::from_secs(3);
 
 /// Knows one host. Shared by all who need it.
 pub struct SshConnector {
     options: Arc<SshOptions>,
     prompter: Arc<dyn Prompter>,
+    way: Way,
+    /// Why the login cannot be repeated without a person.
+    needs_person: OnceLock<&'static str>,
     /// Held while the first connection is made, so that a person is asked once.
     learnt: tokio::sync::Mutex<Option<Arc<Learnt>>>,
 }
@@ -44,7 +51,52 @@ struct Learnt {
 
 impl SshConnector {
     pub fn new(options: SshOptions, prompter: Arc<dyn Prompter>) -> SshConnector {
-        SshConnector { options: Arc::new(options), prompter, learnt: tokio::sync::Mutex::new(None) }
+        let way = Way::new(&options.via, &prompter);
+        SshConnector {
+            options: Arc::new(options),
+            prompter,
+            way,
+            needs_person: OnceLock::new(),
+            learnt: tokio::sync::Mutex::new(None),
+        }
+    }
+
+    /// As [`Connector::connect`], for whoever wants other channels than those.
+    pub async fn open(&self) -> Result<Arc<Shared>, RemoteError> {
+        Ok(self.connection().await?.shared())
+    }
+
+    async fn connection(&self) -> Result<SshConnection, RemoteError> {
+        self.check_names()?;
+        let learnt = {
+            let mut slot = self.learnt.lock().await;
+            match &*slot {
+                Some(learnt) => learnt.clone(),
+                None => {
+                    let (connection, learnt) = self.first().await?;
+                    if let Some(why) = login::needs_person(&learnt.credentials, &self.options) {
+                        // Nobody else can have set it: the lock is held.
+                        let _ = self.needs_person.set(why);
+                    }
+                    *slot = Some(Arc::new(learnt));
+                    return Ok(connection);
+                }
+            }
+        };
+        if let Some(why) = self.needs_person.get() {
+            return Err(RemoteError::new(
+                RemoteErrorKind::NeedsPerson,
+                format!("{}: no further connection without asking a person again: {why}", self.options.host),
+            ));
+        }
+        let another = self.another(&learnt).await;
+        if let Err(error) = &another
+            && error.kind == RemoteErrorKind::NeedsPerson
+        {
+            // Whoever comes second has found the same.
+            let _ = self.needs_person.set(login::ONCE_ONLY);
+        }
+        another
     }
 
     async fn first(&self) -> Result<(SshConnection, Learnt), RemoteError> {
@@ -88,8 +140,8 @@ impl SshConnector {
             nodelay: true,
             ..Config::default()
         };
-        let stream = dial(options).await?;
-        let link = Arc::new(Link::new());
+        let (stream, below) = self.way.stream(options, &self.prompter).await?;
+        let link = Arc::new(Link::new(below));
         let (keep, abandoned) = oneshot::channel();
         let stream = LinkStream::new(stream, link.clone(), abandoned, options.stall_timeout);
         let handler = ClientHandler {
@@ -103,7 +155,7 @@ impl SshConnector {
         match link.within(options.connect_timeout, shaken).await {
             Some(Ok(handle)) => Ok(Half { handle, link, keep }),
             Some(Err(HandlerError::Refused(error))) => Err(error),
-            Some(Err(error)) => Err(self.handshake_error(&link, &error)),
+            Some(Err(error)) => Err(self.handshake_error(&link, &error).await),
             // Dropping `keep` ends russh's task.
             None => Err(self.handshake_timeout(&link)),
         }
@@ -113,10 +165,16 @@ impl SshConnector {
         SshConnection::new(self.options.clone(), half.handle, half.link, half.keep)
     }
 
-    fn handshake_error(&self, link: &Link, error: &HandlerError) -> RemoteError {
-        let reason = match link.ending() {
+    async fn handshake_error(&self, link: &Link, error: &HandlerError) -> RemoteError {
+        use russh::Error::{Disconnect, HUP, IO};
+        let reason = match error {
             // russh only sees that its stream failed.
-            Some(ending) if matches!(error, HandlerError::Russh(russh::Error::IO(_))) => ending.reason,
+            HandlerError::Russh(IO(_) | HUP | Disconnect) => {
+                match timeout(ENDING_LIMIT, link.ended()).await {
+                    Ok(ending) => ending.reason,
+                    Err(_) => handler::describe(error),
+                }
+            }
             _ => handler::describe(error),
         };
         let stage = if link.has_received() { "in the key exchange" } else { "before the server's greeting" };
@@ -186,18 +244,10 @@ impl Connector for SshConnector {
     }
 
     async fn connect(&self) -> Result<Arc<dyn Connection>, RemoteError> {
-        self.check_names()?;
-        let learnt = {
-            let mut slot = self.learnt.lock().await;
-            match &*slot {
-                Some(learnt) => learnt.clone(),
-                None => {
-                    let (connection, learnt) = self.first().await?;
-                    *slot = Some(Arc::new(learnt));
-                    return Ok(Arc::new(connection));
-                }
-            }
-        };
-        Ok(Arc::new(self.another(&learnt).await?))
+        Ok(Arc::new(self.connection().await?))
+    }
+
+    fn needs_person(&self) -> Option<String> {
+        self.needs_person.get().map(|why| (*why).to_string())
     }
 }

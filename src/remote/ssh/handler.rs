@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use russh::client::{DisconnectReason, Handler, Session};
 use russh::keys::PublicKeyBase64;
+use russh::{ChannelId, ChannelOpenFailure};
 
 use super::host_key::{self, HostTrust};
 use super::known_hosts::HostKey;
@@ -103,6 +104,18 @@ impl Handler for ClientHandler {
                 }
             }
         }
+        Ok(())
+    }
+
+    async fn channel_open_failure(
+        &mut self,
+        _channel: ChannelId,
+        _reason: ChannelOpenFailure,
+        description: &str,
+        _language: &str,
+        _session: &mut Session,
+    ) -> Result<(), HandlerError> {
+        self.link.set_refusal(printable(description.as_bytes()));
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use russh::MethodKind;
 use russh::client::{AuthResult, Handle};
 
 use super::handler::ClientHandler;
-use super::interactive::Exchange;
+use super::interactive::{self, Exchange};
 use super::keys::{self, NoKey};
 use super::link::Link;
 use super::offers::{self, Offer};
@@ -29,6 +29,8 @@ pub const PASSWORD_TRIES: usize = 3;
 const MAX_FACTORS: usize = 5;
 /// How long an agent may take to sign: it may ask for a touch.
 const AGENT_SIGN_LIMIT: Duration = Duration::from_secs(120);
+/// Why answers are not shown once more.
+pub const ONCE_ONLY: &str = "the server does not take the same answers twice";
 /// How long the end of a connection may take to be known once it shows.
 const ENDING_LIMIT: Duration = Duration::from_secs(2);
 
@@ -109,16 +111,17 @@ impl<'a> Login<'a> {
     /// Shows again what got the first connection in. Asks nobody.
     pub async fn again(&mut self, credentials: &[Credential]) -> Result<(), RemoteError> {
         for credential in credentials {
-            if let Credential::AgentKey(key) = credential
-                && offers::needs_touch(key)
-            {
-                return Err(self.not_repeatable("a security key wants a touch for each"));
-            }
             match self.attempt(credential).await? {
                 Outcome::In => return Ok(()),
                 Outcome::Further => {}
                 Outcome::Refused if matches!(credential, Credential::Answers(_)) => {
-                    return Err(self.not_repeatable("the server did not take the same answers twice"));
+                    return Err(RemoteError::new(
+                        RemoteErrorKind::NeedsPerson,
+                        format!(
+                            "{}: no further connection without asking a person again: {ONCE_ONLY}",
+                            self.options.host
+                        ),
+                    ));
                 }
                 Outcome::Refused => return Err(self.refused()),
             }
@@ -358,17 +361,6 @@ impl<'a> Login<'a> {
         )
     }
 
-    fn not_repeatable(&self, why: &str) -> RemoteError {
-        RemoteError::new(
-            RemoteErrorKind::Authentication,
-            format!(
-                "{}: a further connection cannot be made without asking a person again: {why}; use one \
-                 connection (--connections 1)",
-                self.options.host
-            ),
-        )
-    }
-
     fn tried(&self) -> String {
         if self.tried.is_empty() { "nothing".to_string() } else { self.tried.join(", ") }
     }
@@ -427,6 +419,17 @@ impl<'a> Login<'a> {
             }
         })
     }
+}
+
+/// Why showing the same again would take a person.
+pub fn needs_person(credentials: &[Credential], options: &SshOptions) -> Option<&'static str> {
+    credentials.iter().find_map(|credential| match credential {
+        Credential::AgentKey(key) if offers::needs_touch(key) => Some("the security key wants a touch"),
+        Credential::Answers(exchanges) if !interactive::repeatable(exchanges, options) => {
+            Some("the server asked for more than a password")
+        }
+        _ => None,
+    })
 }
 
 fn fingerprint(key: &PublicKey) -> String {

@@ -3,8 +3,10 @@
 mod commands;
 mod files;
 mod harness;
+mod jump;
 mod login;
 mod loss;
+mod proxy;
 mod reach;
 mod trust;
 
