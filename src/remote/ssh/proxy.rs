@@ -1,6 +1,5 @@
 //! A command whose standard input and output are the way to the server (ProxyCommand).
 
-use std::ffi::OsString;
 use std::io;
 use std::pin::Pin;
 use std::process::{ExitStatus, Stdio};
@@ -29,7 +28,7 @@ const LAST_WORDS_LIMIT: Duration = Duration::from_millis(500);
 
 /// The interrupt that a person sends to haul is haul's to handle: it ends the work in
 /// order, and needs the way for that. What ignores a signal goes on ignoring it.
-const WITHOUT_INTERRUPTS: &str = "trap '' INT; exec \"$0\" -c \"$1\"";
+const WITHOUT_INTERRUPTS: &str = "trap '' INT; exec \"${SHELL:-/bin/sh}\" -c \"$1\"";
 
 /// The command as a stream. It is ended when this is dropped.
 pub struct ProxyStream {
@@ -44,11 +43,10 @@ pub type ProxyEnd = watch::Receiver<Option<String>>;
 /// Starts `command` in the user's shell, as ssh does. What it says on its standard error
 /// is told to the person.
 pub fn start(host: &str, command: &str, prompter: Arc<dyn Prompter>) -> io::Result<(ProxyStream, ProxyEnd)> {
-    let shell = std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
     let mut child = Command::new("/bin/sh")
         .arg("-c")
         .arg(WITHOUT_INTERRUPTS)
-        .arg(shell.unwrap_or_else(|| OsString::from("/bin/sh")))
+        .arg("haul")
         .arg(format!("exec {command}"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
