@@ -9,6 +9,7 @@
 //! Only this folder knows russh.
 
 mod algorithms;
+mod attempt;
 mod connection;
 mod connector;
 mod dial;
@@ -25,6 +26,8 @@ mod options;
 mod process;
 mod prompter;
 mod proxy;
+mod refusal;
+mod signer;
 mod subsystem;
 mod way;
 
