@@ -4,18 +4,19 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use russh::Limits;
 use russh::client::{self, Config};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::algorithms;
+use super::algorithms::{self, Known};
 use super::connection::{Shared, SshConnection};
 use super::handler::{self, ClientHandler, HandlerError, KeyCheck};
 use super::host_key::HostTrust;
 use super::known_hosts::HostKey;
 use super::link::{Link, LinkStream};
 use super::login::{self, Credential, Login};
-use super::options::SshOptions;
+use super::options::{RekeyLimit, SshOptions};
 use super::prompter::Prompter;
 use super::way::Way;
 use crate::model::escape::printable;
@@ -29,6 +30,9 @@ const RECEIVE_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const MAX_PACKET_BYTES: u32 = 32 * 1024;
 /// Packets of a channel that wait for their reader before the whole connection waits.
 const CHANNEL_QUEUE_PACKETS: usize = 64;
+/// More often nothing else would be sent.
+const MIN_REKEY_BYTES: usize = 64 * 1024;
+const MIN_REKEY_TIME: Duration = Duration::from_secs(1);
 /// How long the cause of a failed handshake may take to be known.
 const ENDING_LIMIT: Duration = Duration::from_secs(3);
 
@@ -46,6 +50,8 @@ pub struct SshConnector {
 /// What later connections repeat. Secrets in it are zeroed when dropped.
 struct Learnt {
     host_key: HostKey,
+    /// Certificates were asked for; a server may have nothing else.
+    certificates: bool,
     credentials: Vec<Credential>,
 }
 
@@ -103,22 +109,23 @@ impl SshConnector {
         let options = self.options.clone();
         let trust = tokio::task::spawn_blocking(move || HostTrust::read(&options)).await;
         let trust = trust.map_err(|_| self.error(RemoteErrorKind::HostKey, "cannot read known_hosts"))??;
-        let known_types = trust.known_types();
+        let known = trust.known();
         let accepted = Arc::new(Mutex::new(None));
         let check = KeyCheck::First { trust, accepted: accepted.clone() };
-        let mut half = self.shake_hands(&known_types, check).await?;
+        let mut half = self.shake_hands(&known, check).await?;
         let host_key = accepted.lock().ok().and_then(|mut accepted| accepted.take());
         let Some(host_key) = host_key else {
             return Err(self.error(RemoteErrorKind::HostKey, "the server showed no host key"));
         };
         let credentials =
             Login::new(&mut half.handle, &self.options, &half.link, &self.prompter).first().await?;
-        Ok((self.finish(half), Learnt { host_key, credentials }))
+        Ok((self.finish(half), Learnt { host_key, certificates: known.certificates, credentials }))
     }
 
     async fn another(&self, learnt: &Learnt) -> Result<SshConnection, RemoteError> {
-        let known_types = [learnt.host_key.key_type().to_string()];
-        let mut half = self.shake_hands(&known_types, KeyCheck::Same(learnt.host_key.clone())).await?;
+        let types = vec![learnt.host_key.key_type().to_string()];
+        let known = Known { types, certificates: learnt.certificates };
+        let mut half = self.shake_hands(&known, KeyCheck::Same(learnt.host_key.clone())).await?;
         Login::new(&mut half.handle, &self.options, &half.link, &self.prompter)
             .again(&learnt.credentials)
             .await?;
@@ -126,10 +133,16 @@ impl SshConnector {
     }
 
     /// Connects, agrees on keys, and checks the host's. Nothing secret was sent yet.
-    async fn shake_hands(&self, known_types: &[String], check: KeyCheck) -> Result<Half, RemoteError> {
+    async fn shake_hands(&self, known: &Known, check: KeyCheck) -> Result<Half, RemoteError> {
         let options = &self.options;
+        let offer = algorithms::offer(options, known)?;
+        if !offer.unknown.is_empty() && matches!(check, KeyCheck::First { .. }) {
+            let unknown = offer.unknown.join(", ");
+            self.prompter.detail(&format!("{}: haul does not have: {unknown}", options.host));
+        }
         let config = Config {
-            preferred: algorithms::preferred(options, known_types)?,
+            preferred: offer.preferred,
+            limits: limits(options.rekey_limit),
             window_size: RECEIVE_WINDOW_BYTES,
             maximum_packet_size: MAX_PACKET_BYTES,
             channel_buffer_size: CHANNEL_QUEUE_PACKETS,
@@ -155,7 +168,7 @@ impl SshConnector {
         match link.within(options.connect_timeout, shaken).await {
             Some(Ok(handle)) => Ok(Half { handle, link, keep }),
             Some(Err(HandlerError::Refused(error))) => Err(error),
-            Some(Err(error)) => Err(self.handshake_error(&link, &error).await),
+            Some(Err(error)) => Err(self.handshake_error(&link, &error, &offer.unknown).await),
             // Dropping `keep` ends russh's task.
             None => Err(self.handshake_timeout(&link)),
         }
@@ -165,7 +178,7 @@ impl SshConnector {
         SshConnection::new(self.options.clone(), half.handle, half.link, half.keep)
     }
 
-    async fn handshake_error(&self, link: &Link, error: &HandlerError) -> RemoteError {
+    async fn handshake_error(&self, link: &Link, error: &HandlerError, unknown: &[String]) -> RemoteError {
         use russh::Error::{Disconnect, HUP, IO};
         let reason = match error {
             // russh only sees that its stream failed.
@@ -179,11 +192,16 @@ impl SshConnector {
         };
         let stage = if link.has_received() { "in the key exchange" } else { "before the server's greeting" };
         let advice = match error {
-            HandlerError::Russh(russh::Error::NoCommonAlgo { .. }) => {
-                "; name an algorithm of the server's to use it all the same"
+            HandlerError::Russh(russh::Error::NoCommonAlgo { kind, .. }) => {
+                let missing = match unknown.join(", ") {
+                    none if none.is_empty() => none,
+                    names => format!(", and does not have what was asked for: {names}"),
+                };
+                let keyword = algorithms::keyword(kind);
+                format!("{missing}; to use one of the server's all the same: -o {keyword}=+NAME")
             }
-            HandlerError::Russh(russh::Error::Version) => "; is that an SSH server?",
-            _ => "",
+            HandlerError::Russh(russh::Error::Version) => "; is that an SSH server?".to_string(),
+            _ => String::new(),
         };
         self.error(RemoteErrorKind::Unreachable, &format!("{stage}: {reason}{advice}"))
     }
@@ -228,6 +246,22 @@ impl SshConnector {
         }
         Ok(())
     }
+}
+
+/// Both directions count on their own.
+fn limits(rekey: Option<RekeyLimit>) -> Limits {
+    let default = Limits::default();
+    let Some(rekey) = rekey else { return default };
+    // russh takes no more than its default, which is what SSH's own standard advises.
+    let bytes = rekey.bytes.and_then(|bytes| usize::try_from(bytes).ok());
+    let bytes = |limit: usize| bytes.map_or(limit, |bytes| bytes.clamp(MIN_REKEY_BYTES, limit));
+    Limits::new(
+        bytes(default.rekey_write_limit),
+        bytes(default.rekey_read_limit),
+        rekey
+            .time
+            .map_or(default.rekey_time_limit, |time| time.clamp(MIN_REKEY_TIME, default.rekey_time_limit)),
+    )
 }
 
 /// A connection that is not authenticated yet. Dropping it ends it.

@@ -10,6 +10,7 @@
 
 mod algorithms;
 mod attempt;
+mod certificate;
 mod connection;
 mod connector;
 mod dial;
