@@ -190,7 +190,12 @@ impl SshConnector {
             }
             _ => handler::describe(error),
         };
-        let stage = if link.has_received() { "in the key exchange" } else { "before the server's greeting" };
+        let stage = if link.has_greeted() { "in the key exchange" } else { "before the server's greeting" };
+        let said = link.said_first();
+        if !link.has_greeted() && !said.is_empty() {
+            let what = format!("{stage}: {reason}; in place of one it said: {said}");
+            return self.error(RemoteErrorKind::Unreachable, &what);
+        }
         let advice = match error {
             HandlerError::Russh(russh::Error::NoCommonAlgo { kind, .. }) => {
                 let missing = match unknown.join(", ") {
@@ -208,7 +213,7 @@ impl SshConnector {
 
     fn handshake_timeout(&self, link: &Link) -> RemoteError {
         let limit = self.options.connect_timeout.as_secs_f32();
-        let stage = if link.has_received() {
+        let stage = if link.has_greeted() {
             format!("the key exchange was not done within {limit:.1} s")
         } else {
             format!("connected, but no SSH greeting (banner) came within {limit:.1} s")

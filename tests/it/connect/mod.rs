@@ -2,6 +2,7 @@
 
 mod codes;
 mod commands;
+mod failures;
 mod files;
 mod harness;
 mod jump;
@@ -9,6 +10,7 @@ mod login;
 mod loss;
 mod proxy;
 mod reach;
+mod rekey;
 mod trust;
 
 use std::path::Path;
