@@ -181,11 +181,13 @@ impl SshConnector {
     async fn handshake_error(&self, link: &Link, error: &HandlerError, unknown: &[String]) -> RemoteError {
         use russh::Error::{Disconnect, HUP, IO};
         let reason = match error {
-            // russh only sees that its stream failed.
+            // russh only sees that its stream failed or ended.
             HandlerError::Russh(IO(_) | HUP | Disconnect) => {
-                match timeout(ENDING_LIMIT, link.ended()).await {
-                    Ok(ending) => ending.reason,
-                    Err(_) => handler::describe(error),
+                let ending = timeout(ENDING_LIMIT, link.ended()).await.ok();
+                let is_cause = matches!(error, HandlerError::Russh(IO(_))) || link.ended_below();
+                match ending {
+                    Some(ending) if is_cause || ending.by_message => ending.reason,
+                    _ => handler::describe(error),
                 }
             }
             _ => handler::describe(error),

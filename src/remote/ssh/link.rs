@@ -99,6 +99,11 @@ impl Link {
         }
     }
 
+    /// What carries this connection is over, and has said why.
+    pub fn ended_below(&self) -> bool {
+        self.below.reason().is_some()
+    }
+
     pub fn set_refusal(&self, told: String) {
         if let Ok(mut refusal) = self.refusal.lock() {
             *refusal = Some(told);

@@ -1,5 +1,6 @@
 //! Connecting to real SSH servers: trust, authentication, deadlines, channels.
 
+mod asking;
 mod codes;
 mod commands;
 mod failures;
