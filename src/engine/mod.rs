@@ -14,11 +14,13 @@ pub mod report;
 pub mod status;
 pub mod stop;
 
+mod along;
 mod attempts;
 mod board;
 mod commit;
 mod connect;
 mod decide;
+mod further;
 mod guard;
 mod hash;
 mod io;

@@ -8,6 +8,7 @@ use super::commit::{baseline, target_now};
 use super::connect::{Link, or_stopped};
 use super::decide::{Decision, decide};
 use super::failure::{Failure, Phase};
+use super::further::{self, FurtherConnections};
 use super::guard::{Guard, Request};
 use super::leftovers;
 use super::monitor::Monitor;
@@ -24,6 +25,7 @@ use crate::model::digest::Digest;
 use crate::model::lock_file::SourceNote;
 use crate::model::manifest::{Baseline, Manifest};
 use crate::model::names::Names;
+use crate::model::plan::Plan;
 use crate::model::remote_path::RemotePath;
 use crate::remote::Connector;
 
@@ -60,6 +62,7 @@ pub async fn put(
         request: Request::default(),
         guard: None,
         hashed: None,
+        present_bytes: 0,
         path: None,
     };
     attempts::run(put, connector, retries, monitor, stop).await
@@ -76,6 +79,8 @@ struct Put {
     guard: Option<Guard>,
     /// The source, where all of it was read before the upload.
     hashed: Option<Manifest>,
+    /// What an earlier run left on the target and will not have to be sent.
+    present_bytes: u64,
     /// The target, once the lock beside it is held.
     path: Option<RemotePath>,
 }
@@ -98,6 +103,7 @@ impl Job for Put {
             let names = Names::new(&path, &self.options.user);
             let site = Site::new(&link.host(), names, connection, files);
             site.prove_shell_meanwhile(&self.monitor);
+            self.open_further(link, &site);
             guard.renew(&site).await?;
             return guard.watch(self.go_on(&site, &guard)).await;
         }
@@ -117,6 +123,7 @@ impl Job for Put {
         if let Some(report) = done {
             return Ok(report);
         }
+        self.open_further(link, &site);
         let note = SourceNote {
             name: self.source.description.name.clone(),
             identity: self.source.description.identity.to_string(),
@@ -133,10 +140,16 @@ impl Job for Put {
 impl Put {
     /// Whether there is anything to do, before anything is changed on the target.
     async fn look_first(&mut self, site: &Site, target: &Target) -> Result<Option<PutReport>, Failure> {
-        let state = temp::read(site, Phase::Survey).await?;
+        let (parent, size) = (site.names.target().parent(), self.source.size());
+        let (state, room) = tokio::join!(temp::read(site, Phase::Survey), check_bytes(site, &parent, size));
+        let state = state?;
         state.as_ref().map_or(Ok(()), |state| state.check_version(site))?;
         let under_way = state.as_ref().and_then(|state| state.manifest.as_ref());
         let same_source = under_way.filter(|m| m.source.identity == self.source.description.identity);
+        self.present_bytes = state.as_ref().zip(same_source).map_or(0, |(state, manifest)| {
+            let geometry = manifest.geometry();
+            Plan::new(geometry, manifest.known(), state.found(geometry)).present_bytes()
+        });
         let decision = decide(
             site,
             &self.source,
@@ -152,7 +165,7 @@ impl Put {
                     return Ok(Some(self.report(site, PutStatus::WouldUpload, None, None)));
                 }
                 if state.is_none() {
-                    check_bytes(site, &site.names.target().parent(), self.source.size()).await?;
+                    room?;
                 }
                 Ok(None)
             }
@@ -164,6 +177,15 @@ impl Put {
                 Ok(Some(self.report(site, status, sha256, verified_by)))
             }
         }
+    }
+
+    /// In the background, so that they are there when the first byte is.
+    fn open_further(&mut self, link: &Link, site: &Site) {
+        let bytes = self.source.size().saturating_sub(self.present_bytes);
+        let rate_is_limited = self.options.bwlimit.is_some();
+        let round_trip = site.files.round_trip();
+        let count = further::wanted(self.options.connections, bytes, round_trip, rate_is_limited);
+        self.transfer.use_further(FurtherConnections::make(link.connector(), count, &self.monitor));
     }
 
     /// With the lock held and older runs fenced: what changed since the first look

@@ -11,6 +11,7 @@
 mod algorithms;
 mod attempt;
 mod certificate;
+mod congestion;
 mod connection;
 mod connector;
 mod dial;
