@@ -8,6 +8,7 @@
 //! Only this folder knows russh.
 
 mod algorithms;
+pub mod config;
 mod connection;
 mod connector;
 mod dial;

@@ -1,0 +1,5 @@
+//! ssh's configuration files, with `ssh` itself as the judge.
+
+mod generated;
+mod judge;
+mod written;
