@@ -4,13 +4,15 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, Sleep};
+
+use super::way::Below;
 
 /// Any stream that leads to a server.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -34,15 +36,20 @@ pub struct Link {
     /// While a person is asked no deadline runs.
     asking: watch::Sender<bool>,
     server_name: OnceLock<String>,
+    below: Below,
+    /// What the server said when it last opened no channel, escaped.
+    refusal: Mutex<Option<String>>,
 }
 
 impl Link {
-    pub fn new() -> Link {
+    pub fn new(below: Below) -> Link {
         Link {
             ending: watch::Sender::new(None),
             bytes_read: AtomicU64::new(0),
             asking: watch::Sender::new(false),
             server_name: OnceLock::new(),
+            below,
+            refusal: Mutex::new(None),
         }
     }
 
@@ -58,20 +65,41 @@ impl Link {
     }
 
     pub fn ending(&self) -> Option<Ending> {
-        self.ending.borrow().clone()
+        let ending = self.ending.borrow().clone()?;
+        Some(self.explained(ending, self.below.reason()))
     }
 
     pub async fn ended(&self) -> Ending {
         let mut ending = self.ending.subscribe();
         loop {
-            if let Some(ending) = ending.borrow_and_update().clone() {
-                return ending;
+            let known = ending.borrow_and_update().clone();
+            if let Some(ending) = known {
+                let below = self.below.last_words().await;
+                return self.explained(ending, below);
             }
             if ending.changed().await.is_err() {
                 // Not while `self` holds the sender.
                 return Ending { reason: "the connection is gone".to_string(), by_message: false };
             }
         }
+    }
+
+    /// What ended below is the cause, unless the server has said goodbye itself.
+    fn explained(&self, ending: Ending, below: Option<String>) -> Ending {
+        match below {
+            Some(reason) if !ending.by_message => Ending { reason, ..ending },
+            _ => ending,
+        }
+    }
+
+    pub fn set_refusal(&self, told: String) {
+        if let Ok(mut refusal) = self.refusal.lock() {
+            *refusal = Some(told);
+        }
+    }
+
+    pub fn take_refusal(&self) -> Option<String> {
+        self.refusal.lock().ok()?.take()
     }
 
     pub fn has_received(&self) -> bool {

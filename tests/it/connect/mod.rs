@@ -1,10 +1,13 @@
 //! Connecting to real SSH servers: trust, authentication, deadlines, channels.
 
+mod codes;
 mod commands;
 mod files;
 mod harness;
+mod jump;
 mod login;
 mod loss;
+mod proxy;
 mod reach;
 mod trust;
 
