@@ -114,7 +114,13 @@ impl Judge {
         Ok(lines)
     }
 
-    pub fn ssh_says(&self, case: &Case, main: &Path) -> Result<Lines, String> {
+    /// What ssh resolves with these arguments.
+    pub fn resolved(&self, arguments: &[String]) -> Lines {
+        let arguments: Vec<&std::ffi::OsStr> = arguments.iter().map(AsRef::as_ref).collect();
+        self.ssh(&arguments).expect("ssh takes it")
+    }
+
+    fn ssh_says(&self, case: &Case, main: &Path) -> Result<Lines, String> {
         let mut arguments: Vec<String> = vec!["-F".into(), main.to_str().expect("UTF-8").into()];
         arguments.extend(case.port.map(|port| format!("-p{port}")));
         arguments.extend(case.user.as_ref().map(|user| format!("-l{user}")));
@@ -139,13 +145,13 @@ impl Judge {
         Ok(Request { host: case.host.clone(), given, files: Files::Only(main.to_owned()) })
     }
 
-    pub fn haul_says(&self, case: &Case, main: &Path) -> Result<Resolved, String> {
+    fn haul_says(&self, case: &Case, main: &Path) -> Result<Resolved, String> {
         let request = self.request(case, main)?;
         resolve(request, &self.local, &self.machine()).map_err(|error| error.to_string())
     }
 
     /// What is different, in a line each, and whether both took it.
-    pub fn differences(&self, case: &Case) -> (Vec<String>, bool) {
+    fn differences(&self, case: &Case) -> (Vec<String>, bool) {
         let main = self.write(case);
         let (ssh, haul) = (self.ssh_says(case, &main), self.haul_says(case, &main));
         match (ssh, haul) {

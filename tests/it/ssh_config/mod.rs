@@ -2,4 +2,6 @@
 
 mod generated;
 mod judge;
+mod real;
+mod way;
 mod written;

@@ -135,8 +135,7 @@ fn proxy_command(resolved: &Resolved, command: &str) -> Result<String, ConfigErr
     if command == "-" {
         return refused("haul cannot talk to a server on its own standard input");
     }
-    // As ssh: the command takes the shell's place.
-    match resolved.proxy_text(&format!("exec {command}")) {
+    match resolved.proxy_text(command) {
         Ok(command) => Ok(command),
         Err(problem) => refused(&problem),
     }
@@ -343,7 +342,7 @@ mod tests {
         let via = |text: &str| chain_of("web", text).map(|chain| chain.options.via);
         let command = via("HostName 10.0.0.1\nProxyCommand nc -X 5 %h %p # %n %r\n").expect("a command");
         assert!(
-            matches!(&command, Via::Command(text) if text == "exec nc -X 5 10.0.0.1 22 # web alice"),
+            matches!(&command, Via::Command(text) if text == "nc -X 5 10.0.0.1 22 # web alice"),
             "{command:?}"
         );
         assert!(matches!(via("ProxyCommand none\nProxyCommand nc\n"), Ok(Via::Tcp)));
