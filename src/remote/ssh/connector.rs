@@ -181,16 +181,23 @@ impl SshConnector {
     async fn handshake_error(&self, link: &Link, error: &HandlerError, unknown: &[String]) -> RemoteError {
         use russh::Error::{Disconnect, HUP, IO};
         let reason = match error {
-            // russh only sees that its stream failed.
+            // russh only sees that its stream failed or ended.
             HandlerError::Russh(IO(_) | HUP | Disconnect) => {
-                match timeout(ENDING_LIMIT, link.ended()).await {
-                    Ok(ending) => ending.reason,
-                    Err(_) => handler::describe(error),
+                let ending = timeout(ENDING_LIMIT, link.ended()).await.ok();
+                let is_cause = matches!(error, HandlerError::Russh(IO(_))) || link.ended_below();
+                match ending {
+                    Some(ending) if is_cause || ending.by_message => ending.reason,
+                    _ => handler::describe(error),
                 }
             }
             _ => handler::describe(error),
         };
-        let stage = if link.has_received() { "in the key exchange" } else { "before the server's greeting" };
+        let stage = if link.has_greeted() { "in the key exchange" } else { "before the server's greeting" };
+        let said = link.said_first();
+        if !link.has_greeted() && !said.is_empty() {
+            let what = format!("{stage}: {reason}; in place of one it said: {said}");
+            return self.error(RemoteErrorKind::Unreachable, &what);
+        }
         let advice = match error {
             HandlerError::Russh(russh::Error::NoCommonAlgo { kind, .. }) => {
                 let missing = match unknown.join(", ") {
@@ -208,7 +215,7 @@ impl SshConnector {
 
     fn handshake_timeout(&self, link: &Link) -> RemoteError {
         let limit = self.options.connect_timeout.as_secs_f32();
-        let stage = if link.has_received() {
+        let stage = if link.has_greeted() {
             format!("the key exchange was not done within {limit:.1} s")
         } else {
             format!("connected, but no SSH greeting (banner) came within {limit:.1} s")

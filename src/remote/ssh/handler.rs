@@ -154,6 +154,10 @@ pub fn describe(error: &HandlerError) -> String {
                 russh::AlgorithmKind::Compression => "compression",
                 russh::AlgorithmKind::Mac => "MAC",
             };
+            // Announcements stand in the list of key exchanges and are none.
+            let is_algorithm =
+                |name: &&String| !name.starts_with("kex-strict-") && !name.starts_with("ext-info-");
+            let theirs: Vec<&str> = theirs.iter().filter(is_algorithm).map(String::as_str).collect();
             format!(
                 "no common {kind} algorithm: haul offers {}, the server {}",
                 ours.join(","),

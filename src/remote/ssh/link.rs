@@ -13,6 +13,10 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, Sleep};
 
 use super::way::Below;
+use crate::model::escape::printable;
+
+/// As much is kept of what a server says first.
+const MAX_BEGINNING_BYTES: usize = 256;
 
 /// Any stream that leads to a server.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -33,6 +37,8 @@ pub struct Ending {
 pub struct Link {
     ending: watch::Sender<Option<Ending>>,
     bytes_read: AtomicU64,
+    /// What came first, for the message when it is no greeting.
+    beginning: Mutex<Vec<u8>>,
     /// While a person is asked no deadline runs.
     asking: watch::Sender<bool>,
     server_name: OnceLock<String>,
@@ -46,6 +52,7 @@ impl Link {
         Link {
             ending: watch::Sender::new(None),
             bytes_read: AtomicU64::new(0),
+            beginning: Mutex::new(Vec::new()),
             asking: watch::Sender::new(false),
             server_name: OnceLock::new(),
             below,
@@ -92,6 +99,11 @@ impl Link {
         }
     }
 
+    /// What carries this connection is over, and has said why.
+    pub fn ended_below(&self) -> bool {
+        self.below.reason().is_some()
+    }
+
     pub fn set_refusal(&self, told: String) {
         if let Ok(mut refusal) = self.refusal.lock() {
             *refusal = Some(told);
@@ -102,8 +114,28 @@ impl Link {
         self.refusal.lock().ok()?.take()
     }
 
-    pub fn has_received(&self) -> bool {
-        self.bytes_read.load(Ordering::Relaxed) > 0
+    fn received(&self, bytes: &[u8]) {
+        let before = self.bytes_read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if before < MAX_BEGINNING_BYTES as u64
+            && let Ok(mut beginning) = self.beginning.lock()
+        {
+            let left = MAX_BEGINNING_BYTES.saturating_sub(beginning.len());
+            beginning.extend_from_slice(&bytes[..bytes.len().min(left)]);
+        }
+    }
+
+    /// A line that begins as SSH's greeting does has come (RFC 4253, 4.2: others may come
+    /// before it).
+    pub fn has_greeted(&self) -> bool {
+        let Ok(beginning) = self.beginning.lock() else { return true };
+        beginning.split(|byte| *byte == b'\n').any(|line| line.starts_with(b"SSH-"))
+    }
+
+    /// What came in place of a greeting, in one escaped line; empty where nothing came.
+    pub fn said_first(&self) -> String {
+        let Ok(beginning) = self.beginning.lock() else { return String::new() };
+        let mut lines = beginning.split(|byte| *byte == b'\n').map(|line| line.trim_ascii());
+        printable(lines.find(|line| !line.is_empty()).unwrap_or_default())
     }
 
     /// What the server calls itself, escaped; empty before the key exchange.
@@ -237,7 +269,7 @@ impl AsyncRead for LinkStream {
                     // russh still works off what it has: its goodbye may be in there.
                     return Poll::Ready(Ok(()));
                 }
-                self.link.bytes_read.fetch_add(count as u64, Ordering::Relaxed);
+                self.link.received(&buffer.filled()[before..]);
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(self.fail(error.kind(), lost(&error)))),

@@ -83,7 +83,7 @@ pub async fn gather(options: &SshOptions) -> (Vec<Offer>, Vec<String>) {
 
 fn arrange(found: &Found, identities_only: bool) -> Vec<Offer> {
     let mut named: Vec<PublicKey> = found.files.iter().filter_map(|file| file.public.clone()).collect();
-    named.extend(found.certificates.iter().map(|certificate| certified_key(certificate)));
+    named.extend(found.certificates.iter().map(certified_key));
     let mut of_agent: Vec<PublicKey> = Vec::new();
     for key in found.identities.iter().map(identity_key) {
         let wanted = !identities_only || position(&named, &key).is_some();

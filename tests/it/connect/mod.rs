@@ -1,7 +1,9 @@
 //! Connecting to real SSH servers: trust, authentication, deadlines, channels.
 
+mod asking;
 mod codes;
 mod commands;
+mod failures;
 mod files;
 mod harness;
 mod jump;
@@ -9,6 +11,7 @@ mod login;
 mod loss;
 mod proxy;
 mod reach;
+mod rekey;
 mod trust;
 
 use std::path::Path;

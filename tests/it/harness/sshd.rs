@@ -197,8 +197,11 @@ impl SshdBuilder {
         line("PrintLastLog no");
         line("UseDNS no");
         line("PermitUserEnvironment no");
-        // Parallel tests log in often; a test that wants the limit sets its own.
-        line("MaxStartups 100");
+        // Parallel tests log in often; a test that wants the limit sets its own. Of this
+        // keyword sshd takes the last value.
+        if !self.lines.iter().any(|extra| extra.starts_with("MaxStartups ")) {
+            line("MaxStartups 100");
+        }
         line(&format!("LogLevel {}", self.log_level));
         // A slow .bashrc is only read by bash where SHLVL says that this is no first shell.
         let mut set_env = format!("SetEnv SHLVL=9 {MARKER}={marker}");
