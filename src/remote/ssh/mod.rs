@@ -29,6 +29,7 @@ mod process;
 mod prompter;
 mod proxy;
 mod refusal;
+mod restrictions;
 mod signer;
 mod subsystem;
 mod way;

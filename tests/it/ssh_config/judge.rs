@@ -219,6 +219,11 @@ impl Judge {
             ("userknownhostsfile", files(&r.user_known_hosts)),
             ("globalknownhostsfile", files(&r.global_known_hosts)),
             ("revokedhostkeys", maybe(&r.revoked_host_keys)),
+            ("requiredrsasize", one(&r.required_rsa_size.to_string())),
+            (
+                "casignaturealgorithms",
+                one(&self.algorithms("CASignatureAlgorithms", &r.ca_signature_algorithms)),
+            ),
             (
                 "stricthostkeychecking",
                 one(match r.strict_host_key_checking {

@@ -199,3 +199,45 @@ fn what_haul_leaves_out_is_said_once_and_only_with_v() {
     let (_, _, err) = said(&site.haul(&["exec", "web1", "--", "true"]));
     assert!(!err.contains("ForwardAgent"), "{err}");
 }
+
+#[test]
+fn what_ssh_config_forbids_is_refused() {
+    let site = Site::new();
+    let direct = |lines: &str| {
+        let text = format!("Host web1\n ProxyJump none\n{lines}Include conf.d/*.conf\n");
+        site.write("config", &text);
+        said(&site.haul(&["exec", "web1", "--", "true"]))
+    };
+    let list = site.write("revoked", &format!("# gone\n{}\n", site.web.host_key()));
+    let (code, _, err) = direct(&format!(" RevokedHostKeys {}\n", list.display()));
+    assert_eq!(code, Some(255), "{err}");
+    assert!(err.contains("is revoked by") && err.contains("revoked:2"), "{err}");
+
+    site.write("revoked", "no key at all\n");
+    let (code, _, err) = direct(" RevokedHostKeys ~/.ssh/revoked\n");
+    assert_eq!(code, Some(255), "{err}");
+    assert!(err.contains("cannot read the revoked keys") && err.contains("line 1"), "{err}");
+
+    site.write("revoked", &format!("{}\n", site.inner.host_key()));
+    let (code, _, err) = direct(" RevokedHostKeys ~/.ssh/revoked\n");
+    assert_eq!(code, Some(0), "{err}");
+    assert!(!site.outer.log().contains("Accepted"), "{}", site.outer.log());
+}
+
+#[test]
+fn a_short_rsa_host_key_is_refused_where_a_longer_one_is_asked_for() {
+    let site = Site { web: Sshd::builder().host_key_type("rsa").start(), ..Site::new() };
+    let key = site.web.key_path().display().to_string();
+    let (port, user) = (site.web.port().to_string(), format!("User={}", site.web.user()));
+    let known = format!("UserKnownHostsFile={}", site.web.known_hosts_path().display());
+    let run = |bits: &str| {
+        let size = format!("RequiredRSASize={bits}");
+        let fixed = ["exec", "-F", "none", "-i", &key, "-P", &port, "-o", &user, "-o", &known, "-o", &size];
+        said(&site.haul(&[&fixed[..], &["127.0.0.1", "--", "true"]].concat()))
+    };
+    let (code, _, err) = run("16384");
+    assert_eq!(code, Some(255), "{err}");
+    assert!(err.contains("bits, and RequiredRSASize asks for 16384"), "{err}");
+    let (code, _, err) = run("1024");
+    assert_eq!(code, Some(0), "{err}");
+}

@@ -221,6 +221,10 @@ const TEXTS: &[&str] = &[
     "GlobalKnownHostsFile none a\n",
     "RevokedHostKeys /etc/revoked\n",
     "RevokedHostKeys none\n",
+    "RequiredRSASize 3072\n",
+    "RequiredRSASize big\n",
+    "CASignatureAlgorithms ssh-ed25519,rsa-sha2-512\n",
+    "CASignatureAlgorithms -rsa*\n",
     "HostKeyAlias Web.Alias\n",
     // Proxies.
     "ProxyCommand nc %h %p\n",

@@ -13,7 +13,9 @@ use super::resolve::{Request, Resolved, resolve};
 use super::settings::{Checking, Settings};
 use super::{ConfigError, Files, Local, World};
 use crate::model::escape::printable;
-use crate::remote::ssh::options::{Authentication, RekeyLimit, SshOptions, StrictHostKeyChecking, Via};
+use crate::remote::ssh::options::{
+    Authentication, REQUIRED_RSA_BITS, RekeyLimit, SshOptions, StrictHostKeyChecking, Via,
+};
 
 /// More hosts on one way are taken for a circle.
 const MAX_HOPS: usize = 16;
@@ -85,14 +87,6 @@ fn options(
         notes.push(format!(
             "{}: StrictHostKeyChecking no: haul takes the key of a new host and never one that has changed",
             printable(resolved.host.as_bytes())
-        ));
-    }
-    if resolved.revoked_host_keys.is_some() {
-        // To pass over this would be to trust what ssh does not.
-        return Err(failed(
-            &resolved,
-            "RevokedHostKeys: haul cannot read such a list; write the keys into known_hosts, behind @revoked"
-                .to_owned(),
         ));
     }
     let mut options = plain_options(&resolved, context).map_err(|problem| failed(&resolved, problem))?;
@@ -167,6 +161,8 @@ fn plain_options(resolved: &Resolved, context: &Context<'_>) -> Result<SshOption
         None | Some(0) => (context.stall_timeout / intervals).max(MIN_KEEPALIVE),
         Some(seconds) => Duration::from_secs(seconds.into()),
     };
+    let revoked = resolved.revoked_host_keys.as_ref().map(path).transpose();
+    let revoked_host_keys = revoked.map_err(|problem| format!("RevokedHostKeys: {problem}"))?;
     let files = |files: &[String]| files.iter().map(PathBuf::from).collect::<Vec<_>>();
     Ok(SshOptions {
         host: resolved.host.clone(),
@@ -196,6 +192,10 @@ fn plain_options(resolved: &Resolved, context: &Context<'_>) -> Result<SshOption
             None if context.person => StrictHostKeyChecking::Ask,
             None => StrictHostKeyChecking::Yes,
         },
+        revoked_host_keys,
+        // ssh too has a limit below which it does not go.
+        required_rsa_bits: resolved.required_rsa_size.max(REQUIRED_RSA_BITS),
+        ca_signature_algorithms: resolved.ca_signature_algorithms.as_deref().map(list),
         connect_timeout: match resolved.connect_timeout {
             None | Some(0) => defaults.connect_timeout,
             Some(seconds) => Duration::from_secs(seconds.into()),
@@ -351,7 +351,6 @@ mod tests {
         for (text, reason) in [
             ("ProxyCommand nc %z\n", "%z is no token"),
             ("ProxyCommand nc\nProxyUseFdpass yes\n", "ProxyUseFdpass"),
-            ("RevokedHostKeys /x\n", "RevokedHostKeys"),
         ] {
             let error = via(text).expect_err(text);
             assert!(error.contains(reason), "{error}");

@@ -17,7 +17,7 @@ mod expand;
 pub mod jump;
 mod keyword;
 pub mod machine;
-mod pattern;
+pub(super) mod pattern;
 mod reader;
 pub mod resolve;
 pub mod settings;

@@ -2,7 +2,11 @@
 
 /// Case counts.
 pub fn matches(pattern: &str, text: &str) -> bool {
-    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
+    bytes_match(pattern.as_bytes(), text.as_bytes())
+}
+
+/// Walks without recursion, so that many stars cost time in proportion and no stack.
+pub fn bytes_match(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     // Where to go on when what follows the last star does not fit here.
     let mut retry: Option<(usize, usize)> = None;

@@ -9,7 +9,7 @@ use super::reader::{Known, Reader, Subject};
 use super::settings::{Canonicalize, Checking, NamedFile, Settings};
 use super::{ConfigError, Files, Local, World};
 use crate::model::escape::printable;
-use crate::remote::ssh::options::{AddressFamily, DEFAULT_PORT};
+use crate::remote::ssh::options::{AddressFamily, DEFAULT_PORT, REQUIRED_RSA_BITS};
 
 /// Below the home.
 const USER_CONFIG: &str = ".ssh/config";
@@ -68,6 +68,8 @@ pub struct Resolved {
     /// As written.
     pub global_known_hosts: Vec<String>,
     pub revoked_host_keys: Option<String>,
+    pub required_rsa_size: u32,
+    pub ca_signature_algorithms: Option<String>,
     /// `None`: nobody said, which is `ask` to ssh.
     pub strict_host_key_checking: Option<Checking>,
     pub host_key_alias: Option<String>,
@@ -214,6 +216,8 @@ fn fill(
         user_known_hosts: Vec::new(),
         global_known_hosts: files_or(s.global_known_hosts, &SYSTEM_KNOWN_HOSTS),
         revoked_host_keys: s.revoked_host_keys.filter(|file| !is_none(file)),
+        required_rsa_size: s.required_rsa_size.unwrap_or(REQUIRED_RSA_BITS),
+        ca_signature_algorithms: s.ca_signature_algorithms,
         strict_host_key_checking: s.strict_host_key_checking,
         host_key_alias: s.host_key_alias.map(|alias| alias.to_ascii_lowercase()),
         hash_known_hosts: s.hash_known_hosts.unwrap_or(false),

@@ -37,6 +37,8 @@ pub struct Settings {
     pub user_known_hosts: Vec<String>,
     pub global_known_hosts: Vec<String>,
     pub revoked_host_keys: Option<String>,
+    pub required_rsa_size: Option<u32>,
+    pub ca_signature_algorithms: Option<String>,
     pub strict_host_key_checking: Option<Checking>,
     pub host_key_alias: Option<String>,
     pub hash_known_hosts: Option<bool>,
