@@ -22,3 +22,4 @@ mod loopback;
 mod rows;
 mod scripts;
 mod servers;
+mod ssh_config;
