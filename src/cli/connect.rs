@@ -11,6 +11,7 @@ use super::destination::Destination;
 use super::error::CliError;
 use super::hosts_file::HostsFile;
 use super::inventory::{Host, Inventory, Unlisted};
+use super::password;
 use super::prompt::{AllowedPrompts, TerminalPrompter, person_is_there};
 use super::screen::Screen;
 use super::ssh_option::{Methods, SshKeywords};
@@ -151,6 +152,8 @@ fn ssh_options(
         host: target.host.name.clone(),
         address: target.host.address().to_owned(),
         port: target.port.or(args.port).or(keywords.port).or(keys.port).unwrap_or(DEFAULT_PORT),
+        sudo: args.sudo.clone(),
+        password: args.password_fd.map(password::from_descriptor).transpose()?,
         user: target
             .user
             .clone()

@@ -12,6 +12,7 @@ pub mod exit_code;
 pub mod hosts_file;
 pub mod inventory;
 pub mod json;
+pub mod password;
 pub mod progress;
 pub mod prompt;
 pub mod ranges;

@@ -98,6 +98,15 @@ pub fn parse_time_limit(text: &str) -> Result<Duration, String> {
     if time > MAX_TIME_LIMIT { Err("has to be at most 365d".to_owned()) } else { Ok(time) }
 }
 
+/// Standard input, or one that the caller has opened.
+pub fn parse_descriptor(text: &str) -> Result<u32, String> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse() {
+        Ok(number) if digits && number != 1 && number != 2 => Ok(number),
+        _ => Err("has to be the number of an open file descriptor, such as 3".to_owned()),
+    }
+}
+
 pub fn parse_port(text: &str) -> Result<u16, String> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse() {

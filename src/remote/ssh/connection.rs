@@ -50,9 +50,20 @@ impl SshConnection {
 impl Connection for SshConnection {
     async fn files(&self) -> Result<Arc<dyn Files>, RemoteError> {
         let mut channel = self.shared.open_channel("file transfer").await?;
-        self.shared.wait_for("the SFTP subsystem", channel.request_subsystem(true, "sftp")).await?;
-        self.shared.granted("the SFTP subsystem", &mut channel).await?;
-        subsystem::start_sftp(self.shared.clone(), channel).await
+        let what = match &self.shared.options.sudo {
+            None => {
+                let what = "the SFTP subsystem";
+                self.shared.wait_for(what, channel.request_subsystem(true, "sftp")).await?;
+                what
+            }
+            Some(user) => {
+                let what = "a command (which sudo needs)";
+                self.shared.wait_for(what, channel.exec(true, user.sftp_command())).await?;
+                what
+            }
+        };
+        let early = self.shared.granted(what, &mut channel).await?;
+        subsystem::start_sftp(self.shared.clone(), channel, early).await
     }
 
     async fn exec(&self, request: ExecRequest) -> Result<Process, RemoteError> {
@@ -62,7 +73,11 @@ impl Connection for SshConnection {
             self.shared.wait_for("a terminal", wish).await?;
             self.shared.granted("a terminal", &mut channel).await?;
         }
-        self.shared.wait_for("a command", channel.exec(true, request.command)).await?;
+        let command = match &self.shared.options.sudo {
+            None => request.command.to_string(),
+            Some(user) => user.command(request.command),
+        };
+        self.shared.wait_for("a command", channel.exec(true, command)).await?;
         let early = self.shared.granted("a command", &mut channel).await?;
         Ok(process::start(self.shared.clone(), channel, early))
     }

@@ -3,7 +3,8 @@
 //! - [`options`] says everything about one host, [`prompter`] asks a person;
 //! - [`connector`] makes connections: `dial` → `link` → key exchange with `algorithms`
 //!   and `host_key` (which reads [`known_hosts`]) → `login`;
-//! - [`connection`] opens channels: `subsystem` for files, `process` for commands.
+//! - [`connection`] opens channels: `subsystem` for files, `process` for commands, both as
+//!   another user where `sudo` is asked for.
 //!
 //! Only this folder knows russh.
 
@@ -23,9 +24,11 @@ mod options;
 mod process;
 mod prompter;
 mod subsystem;
+mod sudo;
 
 pub use connector::SshConnector;
 pub use options::{
     AddressFamily, Authentication, DEFAULT_PORT, RekeyLimit, Secret, SshOptions, StrictHostKeyChecking, Via,
 };
 pub use prompter::{NoPrompter, Prompter, Question};
+pub use sudo::SudoUser;

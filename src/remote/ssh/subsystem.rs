@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
@@ -13,15 +13,23 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::{oneshot, watch};
 
 use super::connection::Shared;
+use super::sudo::Complaint;
 use crate::remote::Files;
-use crate::remote::error::RemoteError;
+use crate::remote::error::{RemoteError, RemoteErrorKind};
 use crate::remote::sftp::{PacketSink, SftpClient, SftpOptions};
 
 /// A payload up to this size is copied behind its head, so that both are one SSH packet.
 const JOIN_BYTES: usize = 4 * 1024;
+/// SSH_EXTENDED_DATA_STDERR (RFC 4254, 5.2).
+const STDERR: u32 = 1;
 
-/// Takes over a channel in which the SFTP subsystem was started.
-pub async fn start_sftp(shared: Arc<Shared>, channel: Channel<Msg>) -> Result<Arc<dyn Files>, RemoteError> {
+/// Takes over a channel in which an SFTP server was started: the subsystem, or one of
+/// another user. `early` is what came before the server said so.
+pub async fn start_sftp(
+    shared: Arc<Shared>,
+    channel: Channel<Msg>,
+    early: Vec<ChannelMsg>,
+) -> Result<Arc<dyn Files>, RemoteError> {
     let options = SftpOptions {
         handshake_timeout: shared.options.stall_timeout,
         stall_timeout: shared.options.stall_timeout,
@@ -31,21 +39,54 @@ pub async fn start_sftp(shared: Arc<Shared>, channel: Channel<Msg>) -> Result<Ar
     let write = Arc::new(write);
     let (open, dropped) = oneshot::channel();
     let (closed_in, closed) = watch::channel(false);
+    let complaint = Arc::new(Mutex::new(Complaint::default()));
+    let mut data = BytesMut::new();
+    for message in &early {
+        match message {
+            ChannelMsg::Data { data: more } => data.extend_from_slice(more),
+            other => note_complaint(&complaint, other),
+        }
+    }
     let reader = ChannelReader {
         next: next_message(read),
-        data: Bytes::new(),
+        data: data.freeze(),
+        complaint: complaint.clone(),
         at_end: false,
         shared: shared.clone(),
         closed: closed_in,
         _open: open,
     };
     tokio::spawn(close_after(shared.clone(), write.clone(), dropped));
+    let ended = closed.clone();
     let sink = ChannelSink { write, shared: shared.clone(), closed };
     match SftpClient::start_with_sink(reader, sink, options).await {
         Ok(client) => Ok(Arc::new(client)),
-        Err(error) => {
-            Err(RemoteError::new(error.kind, format!("{}: {}", shared.options.host, error.message)))
+        Err(error) => Err(no_session(&shared, error, *ended.borrow(), &complaint)),
+    }
+}
+
+/// Where sudo was to start the server, and the channel ended while the connection stands,
+/// sudo is the reason.
+fn no_session(
+    shared: &Shared,
+    error: RemoteError,
+    channel_ended: bool,
+    complaint: &Mutex<Complaint>,
+) -> RemoteError {
+    let host = &shared.options.host;
+    match &shared.options.sudo {
+        Some(user) if channel_ended && shared.link.ending().is_none() => {
+            let complaint = complaint.lock().unwrap_or_else(PoisonError::into_inner);
+            let reason = user.explain(complaint.bytes());
+            RemoteError::new(RemoteErrorKind::Authentication, format!("{host}: {reason}"))
         }
+        _ => RemoteError::new(error.kind, format!("{host}: {}", error.message)),
+    }
+}
+
+fn note_complaint(complaint: &Mutex<Complaint>, message: &ChannelMsg) {
+    if let ChannelMsg::ExtendedData { data, ext: STDERR } = message {
+        complaint.lock().unwrap_or_else(PoisonError::into_inner).add(data);
     }
 }
 
@@ -71,11 +112,12 @@ fn next_message(mut read: ChannelReadHalf) -> NextMessage {
     })
 }
 
-/// What comes on the channel, without what the server's program says on its standard
-/// error.
+/// What comes on the channel. What the server's program says on its standard error is kept
+/// apart, up to a limit.
 struct ChannelReader {
     next: NextMessage,
     data: Bytes,
+    complaint: Arc<Mutex<Complaint>>,
     at_end: bool,
     shared: Arc<Shared>,
     closed: watch::Sender<bool>,
@@ -118,7 +160,10 @@ impl AsyncRead for ChannelReader {
                         )));
                     }
                 }
-                Some(_) => self.next = next_message(read),
+                Some(other) => {
+                    note_complaint(&self.complaint, &other);
+                    self.next = next_message(read);
+                }
             }
         }
     }
