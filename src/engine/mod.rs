@@ -14,6 +14,7 @@ pub mod report;
 pub mod status;
 pub mod stop;
 
+mod asked;
 mod attempts;
 mod board;
 mod commit;
