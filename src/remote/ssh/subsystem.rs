@@ -78,7 +78,7 @@ fn no_session(
         Some(user) if channel_ended && shared.link.ending().is_none() => {
             let complaint = complaint.lock().unwrap_or_else(PoisonError::into_inner);
             let reason = user.explain(complaint.bytes());
-            RemoteError::new(RemoteErrorKind::Authentication, format!("{host}: {reason}"))
+            RemoteError::new(RemoteErrorKind::PermissionDenied, format!("{host}: {reason}"))
         }
         _ => RemoteError::new(error.kind, format!("{host}: {}", error.message)),
     }
