@@ -48,6 +48,8 @@ impl Target {
 /// the one that was named has to be there.
 pub fn read_inventory(args: &ConnectionArgs, account: &Account) -> Result<Inventory, CliError> {
     let found = match &args.hosts_file {
+        // As ssh's -F has it.
+        Some(path) if path == Path::new("none") => None,
         Some(path) => Some(path.clone()),
         None => default_hosts_files(account).into_iter().find(|path| path.exists()),
     };

@@ -1,6 +1,7 @@
 //! The integration tests, one binary: real servers, real shells, the real program.
 #![forbid(unsafe_code)]
 
+mod ansible;
 mod cli;
 mod conformance;
 mod connect;

@@ -40,7 +40,7 @@ class ActionModule(ActionBase):
         wanted = p.checksum(parameters['checksum'])
         source = self._find(parameters)
         binary = run.find(parameters['haul_binary'])
-        command = [binary, 'put', '--json', '--hosts-file=/dev/null']
+        command = [binary, 'put', '--json', '--hosts-file=none']
         command += self._verbosity()
         command += self._connection_arguments()
         command += p.arguments(parameters, source)
@@ -150,7 +150,8 @@ class ActionModule(ActionBase):
         if told:
             made['phase'] = told.get('phase')
         if status == UNREACHABLE:
-            made['unreachable'] = True
+            # What is failed too counts as failed only.
+            made.update(failed=False, unreachable=True)
         return made
 
 

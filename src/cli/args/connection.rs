@@ -58,7 +58,8 @@ pub struct ConnectionArgs {
     #[arg(long, value_name = "NUMBER", value_parser = parse_descriptor)]
     pub password_fd: Option<u32>,
 
-    /// Inventory in place of ./hosts.toml and $XDG_CONFIG_HOME/haul/hosts.toml
+    /// Inventory in place of ./hosts.toml and $XDG_CONFIG_HOME/haul/hosts.toml; none for
+    /// no inventory at all
     #[arg(long, value_name = "FILE")]
     pub hosts_file: Option<PathBuf>,
 }
