@@ -88,7 +88,7 @@ fn a_password_logs_in_and_is_seen_nowhere() {
     let text = [output.stdout, output.stderr].concat();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&text));
     assert!(!contains(&text, account.password().as_bytes()));
-    assert!(contains(&text, b"--password-fd"), "the command is shown, without the password");
+    assert!(contains(&text, b" put --json "), "the command is shown");
     let target = account.home().join("disk.img");
     assert!(fs::read(target).expect("the target") == stage.source(1));
 

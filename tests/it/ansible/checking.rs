@@ -4,10 +4,11 @@ use std::fs::{self, Permissions, metadata, set_permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use super::stage::{SIZE, Stage, snapshot};
+use super::stage::{SIZE, Stage, snapshot, tasks};
 use crate::harness::account::Account;
 use crate::harness::sshd::Sshd;
 use crate::rows::client::sha256;
+use crate::rows::place::names;
 
 const PUT: [&str; 3] = ["src: disk.img", "dest: \"{{ images }}/disk.img\"", "mode: '0640'"];
 
@@ -98,36 +99,34 @@ fn changed_is_true_also_when_only_mode_or_owner_changed() {
     let stage = Stage::new().own_host("web1", &sshd);
     let target = sshd.scratch().join("disk.img");
     let uid = metadata(account.home()).expect("metadata").uid();
-    fs::write(stage.path().join("executable"), "#!").expect("a source");
     set_permissions(stage.path().join("files/disk.img"), Permissions::from_mode(0o751)).expect("chmod");
-    let owner = format!("owner: {}", account.name());
-    let number = format!("owner: {uid}");
-    for (parameters, changed, expected_mode, expected_uid) in [
-        (&["mode: '0644'"][..], true, 0o644, 0),
-        (&["mode: 0644"], false, 0o644, 0),
-        (&["mode: u=rw,g=,o="], true, 0o600, 0),
-        (&["mode: preserve"], true, 0o751, 0),
-        (&[], false, 0o751, 0),
-        (&[owner.as_str(), "mode: '4750'"], true, 0o4750, uid),
-        (&[number.as_str()], false, 0o4750, uid),
-        (&["owner: root", "group: 0"], true, 0o4750, 0),
-    ] {
-        let put = [&PUT[..2], parameters].concat();
-        let inode = metadata(&target).ok().map(|metadata| metadata.ino());
-        let played = stage.task(&put, &[]).run().expect(0);
-        let told = played.one();
+    let (name, number) = (format!("owner: {}", account.name()), format!("owner: {uid}"));
+    let rows = [
+        (&["mode: '0644'"][..], true, "0644", 0),
+        (&["mode: 0644"], false, "0644", 0),
+        (&["mode: u=rw,g=,o="], true, "0600", 0),
+        (&["mode: preserve"], true, "0751", 0),
+        (&[], false, "0751", 0),
+        (&[name.as_str(), "mode: '4750'"], true, "4750", uid),
+        (&[number.as_str()], false, "4750", uid),
+        (&["owner: root", "group: 0", "mode: '4750'"], true, "4750", 0),
+    ];
+    let lines: Vec<(String, Vec<&str>)> = rows
+        .iter()
+        .enumerate()
+        .map(|(number, (more, ..))| (number.to_string(), [&PUT[..2], more].concat()))
+        .collect();
+    let play: Vec<_> = lines.iter().map(|(name, lines)| (name.as_str(), &lines[..], &[][..])).collect();
+    let played = stage.playbook(&tasks(&play)).run().expect(0);
+    for (number, (parameters, changed, mode, uid)) in rows.into_iter().enumerate() {
+        let told = played.task(&number.to_string());
         assert_eq!(told["changed"], changed, "{parameters:?}: {told}");
-        let after = metadata(&target).expect("metadata");
-        assert_eq!(after.uid(), expected_uid, "{parameters:?}");
-        assert_eq!(
-            (&told["uid"], &told["mode"]),
-            (&after.uid().into(), &format!("{:04o}", mode(&target)).into())
-        );
-        // A change of owner takes the set-user-id bit only where nobody asked for it.
-        let kept = parameters.iter().any(|line| line.starts_with("mode")) || !changed;
-        assert!(!kept || mode(&target) == expected_mode, "{parameters:?}: {:o}", mode(&target));
-        assert!(inode.is_none_or(|inode| inode == after.ino()), "the content was not sent again");
+        assert_eq!((&told["mode"], &told["uid"]), (&mode.into(), &uid.into()), "{parameters:?}: {told}");
+        assert_eq!(told["bytes_sent"] == 0, number > 0, "{parameters:?}: {told}");
     }
+    let after = metadata(&target).expect("metadata");
+    assert_eq!((mode(&target), after.uid(), after.gid()), (0o4750, 0, 0));
+    assert_eq!(names(&sshd, &sshd.scratch()), ["disk.img"]);
 }
 
 #[test]
@@ -135,39 +134,37 @@ fn what_is_there_is_replaced_left_or_an_error() {
     let sshd = Sshd::start();
     let stage = Stage::new().own_host("web1", &sshd);
     let target = sshd.scratch().join("disk.img");
-    let old = |mode: u32| {
-        fs::write(&target, "old").expect("an old file");
-        set_permissions(&target, Permissions::from_mode(mode)).expect("chmod");
-    };
-    let put = |more: &'static str| stage.task(&[&PUT[..2], &[more, "mode: '0640'"]].concat(), &[]);
-    for more in ["force: false", "if_exists: skip"] {
-        old(0o604);
-        let told = put(more).run().expect(0).one().clone();
-        assert_eq!((&told["changed"], &told["status"]), (&false.into(), &"skipped".into()), "{told}");
-        assert_eq!((&told["checksum"], mode(&target)), (&serde_json::Value::Null, 0o604));
-    }
+    fs::write(&target, "old").expect("an old file");
+    set_permissions(&target, Permissions::from_mode(0o604)).expect("chmod");
+    let before = snapshot(&sshd.scratch());
+    let put = |more: &'static str| [&PUT[..], &[more]].concat();
+    let go_on = &["ignore_errors: true"][..];
+    let wrong = put("checksum: '0000000000000000000000000000000000000000000000000000000000000000'");
+    let play = tasks(&[
+        ("force", &put("force: false"), &[]),
+        ("skip", &put("if_exists: skip"), &[]),
+        ("fail", &put("if_exists: fail"), go_on),
+        ("wrong", &wrong, go_on),
+    ]);
     for check in [true, false] {
-        let play = put("if_exists: fail");
-        let told = if check { play.arg("--check") } else { play }.run().expect(2).one().clone();
+        let play = stage.playbook(&play);
+        let played = if check { play.arg("--check") } else { play }.run().expect(0);
+        for name in ["force", "skip"] {
+            let told = played.task(name);
+            assert_eq!((&told["changed"], &told["status"]), (&false.into(), &"skipped".into()), "{told}");
+            assert_eq!(told["checksum"], serde_json::Value::Null);
+        }
+        let told = played.task("fail");
         assert_eq!((&told["exit_code"], &told["outcome"]), (&4.into(), &"failed".into()), "{told}");
         assert!(told["msg"].as_str().expect("msg").contains("exists with different content"), "{told}");
-        assert_eq!(fs::read(&target).expect("the target"), b"old");
+        let message = played.task("wrong")["msg"].as_str().expect("msg");
+        assert!(message.contains("does not have the SHA-256"), "{message}");
+        assert_eq!(snapshot(&sshd.scratch()), before);
     }
-    for more in ["force: true", "if_exists: replace"] {
-        old(0o604);
-        assert_eq!(put(more).run().expect(0).one()["changed"], true);
-        assert_ne!(fs::read(&target).expect("the target"), b"old");
-    }
-    // The source has to be the one that was meant.
-    old(0o640);
-    let digest = sha256(&stage.source(5));
-    let wrong = format!("checksum: {}", "0".repeat(64));
-    let told = stage.task(&[&PUT[..2], &[&wrong]].concat(), &[]).run().expect(2).one().clone();
-    assert!(told["msg"].as_str().expect("msg").contains("does not have the SHA-256"), "{told}");
-    assert_eq!(fs::read(&target).expect("the target"), b"old");
-    let right = format!("checksum: sha256:{digest}");
-    assert_eq!(
-        stage.task(&[&PUT[..2], &[&right]].concat(), &[]).run().expect(0).one()["sha256"],
-        digest.as_str()
-    );
+    let bytes = stage.source(5);
+    let right = format!("checksum: SHA256:{}", sha256(&bytes));
+    let told = stage.task(&[&PUT[..2], &["force: true", &right]].concat(), &[]).run().expect(0).one().clone();
+    assert_eq!((&told["changed"], &told["sha256"]), (&true.into(), &sha256(&bytes).into()));
+    assert!(fs::read(&target).expect("the target") == bytes);
+    assert_eq!(mode(&target), 0o604, "a replaced file keeps its mode");
 }

@@ -17,7 +17,7 @@ fn ansible_doc_shows_every_parameter_with_its_default() {
     };
     let shown = doc(&["haul.haul.haul_put"]);
     for said in [
-        "Upload a big file over SSH",
+        "cuts the file into chunks",
         "chunk_size",
         "NOPASSWD",
         "EXAMPLES",

@@ -131,7 +131,7 @@ fn a_task_that_is_cut_short_leaves_no_run_behind_and_its_chunks_for_the_next() {
     let parameters = ["src: disk.img", "dest: \"{{ images }}/\"", "chunk_size: 16KiB"];
     let slow = [&parameters[..], &["bwlimit: 64KiB"]].concat();
     let played = stage.task(&slow, &["timeout: 4"]).run().expect(2);
-    assert!(played.one()["msg"].as_str().expect("msg").contains("timed out"), "{}", played.one());
+    assert!(played.one()["msg"].as_str().expect("msg").contains("Timed out"), "{}", played.one());
     // The lock was given back, and what was sent is there.
     assert!(!sshd.scratch().join("disk.img:lock").exists());
     assert!(!target.exists());

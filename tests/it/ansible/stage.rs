@@ -116,14 +116,16 @@ impl Stage {
 
 /// A play of one task: each parameter and each keyword is a line of YAML.
 pub fn task(parameters: &[&str], keywords: &[&str]) -> String {
-    let mut text =
-        "- hosts: web\n  gather_facts: false\n  tasks:\n    - name: put\n      haul.haul.haul_put:\n"
-            .to_owned();
-    for line in parameters {
-        text.push_str(&format!("        {line}\n"));
-    }
-    for line in keywords {
-        text.push_str(&format!("      {line}\n"));
+    tasks(&[("put", parameters, keywords)])
+}
+
+/// A play of several tasks, each with its name.
+pub fn tasks(tasks: &[(&str, &[&str], &[&str])]) -> String {
+    let mut text = "- hosts: web\n  gather_facts: false\n  tasks:\n".to_owned();
+    for (name, parameters, keywords) in tasks {
+        text.push_str(&format!("    - name: '{name}'\n      haul.haul.haul_put:\n"));
+        parameters.iter().for_each(|line| text.push_str(&format!("        {line}\n")));
+        keywords.iter().for_each(|line| text.push_str(&format!("      {line}\n")));
     }
     text
 }
@@ -167,8 +169,16 @@ impl Played {
     /// What haul_put said of this host.
     #[track_caller]
     pub fn of(&self, host: &str) -> &Value {
-        let put = |result: &&Value| result["inventory_host"] == host && result["sha256"] != result["outcome"];
+        let put = |result: &&Value| result["inventory_host"] == host;
+        // A play's first task is haul_put's.
         self.results.iter().find(put).unwrap_or_else(|| panic!("nothing of {host}: {}", self.text()))
+    }
+
+    /// What the task of this name said.
+    #[track_caller]
+    pub fn task(&self, name: &str) -> &Value {
+        let named = |result: &&Value| result["task"] == name;
+        self.results.iter().find(named).unwrap_or_else(|| panic!("nothing of {name}: {}", self.text()))
     }
 
     /// The only host's.
