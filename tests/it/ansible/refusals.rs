@@ -97,7 +97,7 @@ fn what_is_not_supported_is_refused_in_one_line() {
     assert_eq!(snapshot(&sshd.scratch()), before);
     assert_eq!(played.results.len(), cases.len(), "{}", played.text());
     for (number, (parameters, keywords, said)) in cases.iter().enumerate() {
-        let told = played.results.iter().find(|told| told["task"] == number.to_string()).expect("a result");
+        let told = played.task(&number.to_string());
         let message = told["msg"].as_str().unwrap_or_default();
         assert_eq!(told["outcome"], "failed", "{parameters} {keywords}: {told}");
         assert!(message.contains(said), "{parameters} {keywords}: {message}");
