@@ -61,6 +61,10 @@ impl Link {
         Ok(open)
     }
 
+    pub fn connector(&self) -> &Arc<dyn Connector> {
+        &self.connector
+    }
+
     /// Forgets a connection that is dead.
     pub fn lose(&mut self) {
         self.open = None;

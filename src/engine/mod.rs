@@ -20,6 +20,7 @@ mod board;
 mod commit;
 mod connect;
 mod decide;
+mod further;
 mod guard;
 mod hash;
 mod io;

@@ -8,7 +8,10 @@ use bytes::Bytes;
 
 use super::decide::hash_range;
 use super::failure::{Failure, FailureKind, Phase};
-use super::io::{create_with, publish, read_small, remove_if_there, sync_if_possible, write_all};
+use super::io::{
+    create_with, publish, read_small, remove_all_if_there, remove_if_there, sync_if_possible, write_all,
+    write_file,
+};
 use super::merge::{sftp, write_record};
 use super::monitor::{Level, Monitor, Notice};
 use super::options::{MergeMethod, PutOptions};
@@ -38,6 +41,8 @@ pub struct Prepared {
     pub destination: Destination,
     /// Whether several handles may write to one file at once, and anywhere in it.
     pub several_handles: bool,
+    /// Nothing of an earlier upload was there.
+    pub fresh: bool,
 }
 
 pub struct Preparation<'a> {
@@ -57,6 +62,14 @@ pub struct Preparation<'a> {
     pub new_generation: RunId,
 }
 
+struct Laid {
+    plan: Plan,
+    manifest: Arc<ManifestFile>,
+    merged: RemotePath,
+    generation: RunId,
+    fresh: bool,
+}
+
 /// What of an earlier upload stays.
 struct Kept {
     manifest: Manifest,
@@ -66,7 +79,21 @@ struct Kept {
 
 impl Preparation<'_> {
     pub async fn run(self) -> Result<Prepared, Failure> {
-        let state = temp::read(self.site, Phase::Survey).await?.unwrap_or_default();
+        let proving = async { self.prove_placing().await.map_err(self.failed()) };
+        let (several_handles, laid) = tokio::try_join!(proving, self.lay_ground())?;
+        let Laid { plan, manifest, merged, generation, fresh } = laid;
+        let destination = match self.options.merge {
+            MergeMethod::Auto if several_handles => {
+                Destination::Placed { merged: merged.clone(), generation }
+            }
+            _ => Destination::Stored,
+        };
+        Ok(Prepared { plan, manifest, merged, generation, destination, several_handles, fresh })
+    }
+
+    async fn lay_ground(&self) -> Result<Laid, Failure> {
+        let own = (self.attempt == 1).then(|| self.run.directory());
+        let state = temp::read_beside(self.site, Phase::Survey, own).await?.unwrap_or_default();
         state.check_version(self.site)?;
         let kept = match (&state.manifest, self.source) {
             (Some(old), Some(source)) if !self.same_source(old, source) => {
@@ -87,6 +114,22 @@ impl Preparation<'_> {
             None => (self.new_generation, None),
         };
         let merged = self.run.merged(generation);
+        let fresh = old_path.is_none() && state.record.is_none() && state.manifest.is_none();
+        if fresh {
+            // What none of them contradicts may come in any order.
+            let mut manifest = kept.manifest;
+            manifest.baseline = self.before;
+            let create =
+                async { ManifestFile::create(self.site, self.run, manifest).await.map_err(self.failed()) };
+            let (manifest, (), ()) = tokio::try_join!(
+                create,
+                self.take_merged(None, &merged),
+                write_record(self.site, self.run, geometry, plan.found.merged, generation),
+            )?;
+            self.remove_receipts(&state, generation, &plan).await?;
+            self.clear_private(&state, &merged).await?;
+            return Ok(Laid { plan, manifest: Arc::new(manifest), merged, generation, fresh });
+        }
         let recorded = state.record.as_ref().is_some_and(|record| {
             record.generation() == generation
                 && record.geometry() == geometry
@@ -101,15 +144,7 @@ impl Preparation<'_> {
         let manifest = ManifestFile::create(self.site, self.run, manifest).await.map_err(self.failed())?;
         self.remove_receipts(&state, generation, &plan).await?;
         self.clear_private(&state, &merged).await?;
-
-        let several_handles = self.prove_placing().await.map_err(self.failed())?;
-        let destination = match self.options.merge {
-            MergeMethod::Auto if several_handles => {
-                Destination::Placed { merged: merged.clone(), generation }
-            }
-            _ => Destination::Stored,
-        };
-        Ok(Prepared { plan, manifest: Arc::new(manifest), merged, generation, destination, several_handles })
+        Ok(Laid { plan, manifest: Arc::new(manifest), merged, generation, fresh })
     }
 
     fn same_source(&self, old: &Manifest, source: &Source) -> bool {
@@ -270,11 +305,9 @@ impl Preparation<'_> {
     }
 
     async fn remove_stored(&self, state: &TempState, plan: &Plan) -> Result<(), Failure> {
-        for n in state.stored.keys().filter(|n| !plan.found.stored.contains(n)) {
-            let name = self.site.names.chunk(*n);
-            remove_if_there(self.site.files.as_ref(), &name).await.map_err(self.failed())?;
-        }
-        Ok(())
+        let outdated = state.stored.keys().filter(|n| !plan.found.stored.contains(n));
+        let names = outdated.map(|n| self.site.names.chunk(*n));
+        remove_all_if_there(self.site.files.as_ref(), names).await.map_err(self.failed())
     }
 
     async fn remove_receipts(
@@ -283,14 +316,10 @@ impl Preparation<'_> {
         generation: RunId,
         plan: &Plan,
     ) -> Result<(), Failure> {
-        for (n, of) in &state.receipts {
-            if *of == generation && plan.found.placed.contains(n) {
-                continue;
-            }
-            let name = self.site.names.receipt(*n, *of);
-            remove_if_there(self.site.files.as_ref(), &name).await.map_err(self.failed())?;
-        }
-        Ok(())
+        let outdated =
+            state.receipts.iter().filter(|(n, of)| *of != generation || !plan.found.placed.contains(n));
+        let names = outdated.map(|(n, of)| self.site.names.receipt(*n, *of));
+        remove_all_if_there(self.site.files.as_ref(), names).await.map_err(self.failed())
     }
 
     /// Moves the merged file here, or makes a new one.
@@ -299,11 +328,7 @@ impl Preparation<'_> {
         match old {
             Some(old) if old == *merged => Ok(()),
             Some(old) => publish(files, &old, merged).await.map_err(self.failed()),
-            None => {
-                let handle =
-                    create_with(files, merged, Bytes::new(), MERGED_MODE).await.map_err(self.failed())?;
-                files.close(handle).await.map_err(self.failed())
-            }
+            None => write_file(files, merged, Bytes::new(), MERGED_MODE, false).await.map_err(self.failed()),
         }
     }
 
@@ -311,6 +336,10 @@ impl Preparation<'_> {
     async fn clear_private(&self, state: &TempState, merged: &RemotePath) -> Result<(), Failure> {
         for directory in &state.private {
             let own = directory == self.run.directory();
+            if own && self.attempt == 1 {
+                // It is new.
+                continue;
+            }
             let keep = |name: &[u8]| {
                 let outdated = name.starts_with(b"part.") || name.starts_with(b"merged.");
                 own && (name == merged.file_name() || !outdated)
@@ -335,13 +364,14 @@ impl Preparation<'_> {
                 return Ok(false);
             }
         };
-        let written = async {
-            write_all(files, &first, 8, Bytes::from_static(b"third")).await?;
-            write_all(files, &second, 0, Bytes::from_static(b"one.")).await?;
-            write_all(files, &first, 4, Bytes::from_static(b"two.")).await
-        }
-        .await;
-        let closed = (files.close(first).await, files.close(second).await);
+        // In whatever order the server takes them.
+        let (third, one, two) = tokio::join!(
+            write_all(files, &first, 8, Bytes::from_static(b"third")),
+            write_all(files, &second, 0, Bytes::from_static(b"one.")),
+            write_all(files, &first, 4, Bytes::from_static(b"two.")),
+        );
+        let written = third.and(one).and(two);
+        let closed = tokio::join!(files.close(first), files.close(second));
         let read = read_small(files, &path, 64).await;
         remove_if_there(files, &path).await?;
         for outcome in [written, closed.0, closed.1] {
@@ -385,13 +415,7 @@ pub async fn clear_directory(
         Err(error) if error.is_not_found() => return Ok(()),
         entries => entries?,
     };
-    let mut kept = false;
-    for entry in entries {
-        if keep(&entry.name) {
-            kept = true;
-        } else {
-            remove_if_there(files, &directory.join(&entry.name)).await?;
-        }
-    }
-    if kept { Ok(()) } else { files.remove_directory(directory).await }
+    let (kept, outdated): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| keep(&entry.name));
+    remove_all_if_there(files, outdated.iter().map(|entry| directory.join(&entry.name))).await?;
+    if !kept.is_empty() { Ok(()) } else { files.remove_directory(directory).await }
 }

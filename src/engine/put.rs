@@ -9,6 +9,7 @@ use super::commit::{baseline, target_now};
 use super::connect::{Link, or_stopped};
 use super::decide::{Decision, decide};
 use super::failure::{Failure, Phase};
+use super::further::{self, FurtherConnections};
 use super::guard::{Guard, Request};
 use super::hash::{By, hash_on_target};
 use super::leftovers;
@@ -26,6 +27,7 @@ use crate::model::digest::Digest;
 use crate::model::lock_file::SourceNote;
 use crate::model::manifest::{Baseline, Manifest};
 use crate::model::names::Names;
+use crate::model::plan::Plan;
 use crate::model::remote_path::RemotePath;
 use crate::remote::Connector;
 use crate::remote::files::Attributes;
@@ -63,6 +65,7 @@ pub async fn put(
         request: Request::default(),
         guard: None,
         hashed: None,
+        present_bytes: 0,
         path: None,
     };
     attempts::run(put, connector, retries, monitor, stop).await
@@ -79,6 +82,8 @@ struct Put {
     guard: Option<Guard>,
     /// The source, where all of it was read before the upload.
     hashed: Option<Manifest>,
+    /// What an earlier run left on the target and will not have to be sent.
+    present_bytes: u64,
     /// The target, once the lock beside it is held.
     path: Option<RemotePath>,
 }
@@ -101,6 +106,7 @@ impl Job for Put {
             let names = Names::new(&path, &self.options.user);
             let site = Site::new(&link.host(), names, connection, files);
             site.prove_shell_meanwhile(&self.monitor);
+            self.open_further(link, &site);
             guard.renew(&site).await?;
             return guard.watch(self.go_on(&site, &guard)).await;
         }
@@ -120,6 +126,7 @@ impl Job for Put {
         if let Some(report) = done {
             return Ok(report);
         }
+        self.open_further(link, &site);
         let note = SourceNote {
             name: self.source.description.name.clone(),
             identity: self.source.description.identity.to_string(),
@@ -136,12 +143,18 @@ impl Job for Put {
 impl Put {
     /// Whether there is anything to do, before anything is changed on the target.
     async fn look_first(&mut self, site: &Site, target: &Target) -> Result<Option<PutReport>, Failure> {
-        let state = temp::read(site, Phase::Survey).await?;
+        let (parent, size) = (site.names.target().parent(), self.source.size());
+        let (state, room) = tokio::join!(temp::read(site, Phase::Survey), check_bytes(site, &parent, size));
+        let state = state?;
         state.as_ref().map_or(Ok(()), |state| state.check_version(site))?;
         let asked = Asked::find(site, &self.options, Some(&self.source), &self.monitor).await?;
         self.transfer.ask(asked);
         let under_way = state.as_ref().and_then(|state| state.manifest.as_ref());
         let same_source = under_way.filter(|m| m.source.identity == self.source.description.identity);
+        self.present_bytes = state.as_ref().zip(same_source).map_or(0, |(state, manifest)| {
+            let geometry = manifest.geometry();
+            Plan::new(geometry, manifest.known(), state.found(geometry)).present_bytes()
+        });
         let decision = decide(
             site,
             &self.source,
@@ -161,7 +174,7 @@ impl Put {
                     return Ok(Some(PutReport { attributes, ..report }));
                 }
                 if state.is_none() {
-                    check_bytes(site, &site.names.target().parent(), self.source.size()).await?;
+                    room?;
                 }
                 Ok(None)
             }
@@ -195,6 +208,15 @@ impl Put {
         let path = site.names.target();
         let hashed = hash_on_target(site, path, size, By::Either, Phase::Survey, &self.monitor);
         Ok(Some(hashed.await?.0))
+    }
+
+    /// In the background, so that they are there when the first byte is.
+    fn open_further(&mut self, link: &Link, site: &Site) {
+        let bytes = self.source.size().saturating_sub(self.present_bytes);
+        let rate_is_limited = self.options.bwlimit.is_some();
+        let round_trip = site.files.round_trip();
+        let count = further::wanted(self.options.connections, bytes, round_trip, rate_is_limited);
+        self.transfer.use_further(FurtherConnections::make(link.connector(), count, &self.monitor));
     }
 
     /// With the lock held and older runs fenced: what changed since the first look

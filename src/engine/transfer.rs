@@ -7,30 +7,29 @@ use std::time::{Duration, Instant};
 
 use super::asked::Asked;
 use super::board::Board;
-use super::commit::{Dress, Dressed, Replace, commit, prove_replace};
+use super::commit::{self, Dress, Dressed, Replace, commit, prove_replace};
 use super::failure::{Failure, FailureKind, Phase};
+use super::further::FurtherConnections;
 use super::guard::Guard;
 use super::hash::{By, hash_on_target};
 use super::leftovers;
 use super::limiter::Limiter;
 use super::merge::Merge;
 use super::monitor::{Level, Monitor, Notice};
-use super::options::{Connections, PutOptions};
+use super::options::PutOptions;
 use super::prepare::{Preparation, Prepared};
 use super::random::run_id;
 use super::repair::rewind;
 use super::report::{AttributesReport, BeforeReport, MergedBy, PutReport, PutStatus, VerifiedBy};
-use super::site::Site;
+use super::site::{EarlyFiles, Site};
 use super::source::Source;
 use super::space;
-use super::upload::{Destination, Sent, Upload};
+use super::upload::{Destination, Lanes, Sent, Upload};
 use super::verify::{Verified, verify};
 use crate::model::digest::Digest;
 use crate::model::manifest::{Baseline, Manifest};
 use crate::remote::files::Attributes;
 
-/// Lanes where several handles may write at once and nothing else was asked for.
-const LANES: usize = 2;
 /// Times that damage is mended before it is given up.
 const REPAIRS: u32 = 3;
 
@@ -40,6 +39,10 @@ pub struct Transfer {
     monitor: Arc<dyn Monitor>,
     limiter: Arc<Limiter>,
     sent: Arc<Sent>,
+    /// Of this attempt.
+    further: Arc<FurtherConnections>,
+    /// For the first lane of this attempt.
+    channel: Option<EarlyFiles>,
     attempt: u64,
     /// What this process knows of the source.
     known: Option<Manifest>,
@@ -74,6 +77,8 @@ impl Transfer {
             monitor,
             limiter,
             sent: Arc::default(),
+            further: FurtherConnections::none(),
+            channel: None,
             attempt: 0,
             known: None,
             distrust: false,
@@ -123,6 +128,11 @@ impl Transfer {
         self.began_from.is_some()
     }
 
+    /// To be called in each attempt that sends anything: those of the last one are gone.
+    pub fn use_further(&mut self, further: Arc<FurtherConnections>) {
+        self.further = further;
+    }
+
     /// With the lock held, older runs fenced, and [`Transfer::begin`] called. `source` is
     /// `None` for `haul merge`. After a failure of kind `Link` it can be called again.
     pub async fn run(
@@ -151,6 +161,7 @@ impl Transfer {
             return Err(Failure::new(FailureKind::Failed, Phase::Survey, site.place(), "not begun"));
         };
         self.attempt += 1;
+        self.channel = source.map(|_| site.further_files_meanwhile());
         let run = guard.run_names();
         let replace = match before {
             Baseline::Absent => Replace::Posix,
@@ -172,10 +183,19 @@ impl Transfer {
         .await?;
         self.distrust = false;
         self.take_plan(site, &prepared);
-        space::check(site, &prepared.plan, &prepared.destination).await?;
+        if !(prepared.fresh && matches!(prepared.destination, Destination::Placed { .. })) {
+            // Else the first look has seen it.
+            space::check(site, &prepared.plan, &prepared.destination).await?;
+        }
 
         let sent_before = self.sent.bytes.load(Ordering::Relaxed);
-        let outcome = self.fill(site, guard, source, &prepared).await;
+        let source_mode = prepared.manifest.manifest().source.mode;
+        let options = self.options.clone();
+        let (outcome, mode) = tokio::join!(
+            self.fill(site, guard, source, &prepared),
+            // It takes round trips that the upload does not have to wait for.
+            commit::mode_of(site, run, &options, source_mode, existing),
+        );
         // What was learnt of the source is kept, whatever came of the rest.
         self.distrust = prepared.manifest.is_contradicted();
         self.known = (!self.distrust).then(|| prepared.manifest.manifest());
@@ -204,7 +224,7 @@ impl Transfer {
         let began = Instant::now();
         let manifest = prepared.manifest.manifest();
         let times = source.map(|source| source.times);
-        let dress = Dress::decide(site, run, &self.options, &manifest, times, self.asked, existing).await?;
+        let dress = Dress::new(mode?, &self.options, &manifest, times, self.asked, existing);
         self.committing = Some(digest);
         self.removed_first = replace == Replace::RemoveFirst;
         self.monitor.phase(Phase::Commit, 0, 0);
@@ -325,7 +345,9 @@ impl Transfer {
                 manifest: prepared.manifest.clone(),
                 board: board.clone(),
                 destination: prepared.destination.clone(),
-                lanes: self.lanes(prepared.several_handles),
+                lanes: if prepared.several_handles { Lanes::Several } else { Lanes::One },
+                channel: self.channel.take(),
+                further: self.further.clone(),
                 limiter: self.limiter.clone(),
                 monitor: self.monitor.clone(),
                 sent: self.sent.clone(),
@@ -341,14 +363,6 @@ impl Transfer {
         *self.seconds.entry(Phase::Upload.name()).or_default() += uploaded - began;
         self.took(Phase::Merge, uploaded);
         Ok(())
-    }
-
-    fn lanes(&self, several_handles: bool) -> usize {
-        match self.options.connections {
-            _ if !several_handles => 1,
-            Connections::Auto => LANES,
-            Connections::Exactly(n) => usize::try_from(n).unwrap_or(LANES).max(1),
-        }
     }
 
     /// After a link that died during the commit: whether the rename happened.

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use super::write_record;
 use crate::engine::board::{Board, Published};
 use crate::engine::failure::{Failure, FailureKind, Phase};
-use crate::engine::io::{publish, read_range, remove_if_there, sync_if_possible, write_all};
+use crate::engine::io::{
+    publish, read_range, remove_all_if_there, remove_if_there, sync_if_possible, write_all,
+};
 use crate::engine::monitor::Monitor;
 use crate::engine::site::Site;
 use crate::model::chunk::Geometry;
@@ -61,6 +63,12 @@ impl SftpMerge {
             let length = batch.iter().take(limit).take_while(|(_, h)| Some(*h) == how).count();
             batch.truncate(length);
             let Some((last, _)) = batch.last().copied() else { continue };
+            if last == chunks && how == Some(Published::Placed) {
+                self.check_size(merged, last).await?;
+                // Receipts say the same as a record would, and the commit syncs.
+                self.board.merge(last);
+                return Ok(());
+            }
             for (n, how) in &batch {
                 if *how == Published::Stored {
                     self.append(merged, *n).await?;
@@ -72,11 +80,15 @@ impl SftpMerge {
                 .await
                 .map_err(self.site.failed(Phase::Merge))?;
             write_record(&self.site, &self.run, self.geometry, last, self.generation).await?;
-            for (n, how) in &batch {
-                match how {
-                    Published::Stored => self.remove_stored(*n).await?,
-                    Published::Placed => self.remove(&self.site.names.receipt(*n, self.generation)).await?,
+            if how == Some(Published::Stored) {
+                for (n, _) in &batch {
+                    self.remove_stored(*n).await?;
                 }
+            } else {
+                let receipts = batch.iter().map(|(n, _)| self.site.names.receipt(*n, self.generation));
+                remove_all_if_there(self.site.files.as_ref(), receipts)
+                    .await
+                    .map_err(self.site.failed(Phase::Merge))?;
             }
             self.board.merge(last);
         }

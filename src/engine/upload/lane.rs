@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Mutex, OnceCell, mpsc};
+use tokio::time::Instant;
 
+use super::queue::Queue;
+use super::window::Window;
 use super::{Destination, Event, Piece, Sent};
-use crate::engine::failure::{Failure, Phase};
 use crate::engine::limiter::Limiter;
 use crate::model::chunk::Geometry;
 use crate::model::names::RunNames;
@@ -16,9 +18,6 @@ use crate::model::remote_path::RemotePath;
 use crate::remote::RemoteError;
 use crate::remote::files::{Files, Handle, OpenMode};
 
-/// Bytes a lane has in flight: a channel's window carries no more than this in a round
-/// trip anyway.
-const IN_FLIGHT_BYTES: usize = 2 << 20;
 /// Part files are readable by their owner only, until the merged file gets its own mode.
 const PART_MODE: u32 = 0o600;
 
@@ -26,38 +25,39 @@ const PART_MODE: u32 = 0o600;
 const OPEN_PART: OpenMode =
     OpenMode { read: false, write: true, create: true, truncate: false, exclusive: false };
 
+/// What all lanes of an upload write to.
+#[derive(Clone)]
+pub struct Ground {
+    pub run: RunNames,
+    pub attempt: u64,
+    pub destination: Destination,
+    pub geometry: Geometry,
+}
+
 pub struct Lane {
     files: Arc<dyn Files>,
-    run: RunNames,
-    attempt: u64,
-    destination: Destination,
-    geometry: Geometry,
+    ground: Ground,
     /// By chunk; placed chunks share one handle under 0.
     handles: Mutex<HashMap<u64, Arc<OnceCell<Handle>>>>,
+    /// Its link is dead, and others have taken over its pieces.
+    dead: AtomicBool,
 }
 
 pub struct Work {
-    pub pieces: Arc<Mutex<mpsc::Receiver<Piece>>>,
+    pub pieces: Arc<Queue>,
     pub events: mpsc::Sender<Event>,
     pub limiter: Arc<Limiter>,
     pub sent: Arc<Sent>,
-    pub place: String,
 }
 
 impl Lane {
-    pub fn new(
-        files: Arc<dyn Files>,
-        run: RunNames,
-        attempt: u64,
-        destination: Destination,
-        geometry: Geometry,
-    ) -> Lane {
-        Lane { files, run, attempt, destination, geometry, handles: Mutex::default() }
+    pub fn new(files: Arc<dyn Files>, ground: Ground) -> Lane {
+        Lane { files, ground, handles: Mutex::default(), dead: AtomicBool::new(false) }
     }
 
     async fn handle(&self, chunk: u64) -> Result<Handle, RemoteError> {
-        let (key, path, how): (u64, RemotePath, OpenMode) = match &self.destination {
-            Destination::Stored => (chunk, self.run.part(chunk, self.attempt), OPEN_PART),
+        let (key, path, how): (u64, RemotePath, OpenMode) = match &self.ground.destination {
+            Destination::Stored => (chunk, self.ground.run.part(chunk, self.ground.attempt), OPEN_PART),
             Destination::Placed { merged, .. } => (0, merged.clone(), OpenMode::WRITE),
         };
         let cell = self.handles.lock().await.entry(key).or_default().clone();
@@ -70,6 +70,8 @@ impl Lane {
     pub async fn close(&self, chunk: u64) -> Result<(), RemoteError> {
         let cell = self.handles.lock().await.remove(&chunk);
         match cell.and_then(|cell| cell.get().cloned()) {
+            // What was acknowledged on a dead link counts; its handles are gone with it.
+            Some(_) if self.dead.load(Ordering::Acquire) => Ok(()),
             Some(handle) => self.files.close(handle).await,
             None => Ok(()),
         }
@@ -82,51 +84,61 @@ impl Lane {
         }
         Ok(())
     }
+
+    pub fn bury(&self) {
+        self.dead.store(true, Ordering::Release);
+    }
 }
 
-/// Writes pieces until there are no more and all are acknowledged.
-pub async fn work(lane: Arc<Lane>, work: Work) -> Result<(), Failure> {
-    let failed = |error: RemoteError| Failure::remote(Phase::Upload, &work.place, &error);
+/// Writes pieces until there are no more and all are acknowledged. After an error what
+/// was not acknowledged is in the queue again.
+pub async fn work(lane: &Lane, work: &Work) -> Result<(), RemoteError> {
+    let mut unacknowledged = HashMap::new();
+    let outcome = write_all(lane, work, &mut unacknowledged).await;
+    work.pieces.give_back(unacknowledged.into_values());
+    outcome
+}
+
+async fn write_all(
+    lane: &Lane,
+    work: &Work,
+    unacknowledged: &mut HashMap<u64, Piece>,
+) -> Result<(), RemoteError> {
     let mut acknowledgements = FuturesUnordered::new();
-    let mut in_flight = 0;
-    let mut more = true;
-    while more || in_flight > 0 {
+    let mut window = Window::new(Instant::now());
+    let mut number = 0;
+    loop {
         tokio::select! {
             biased;
-            Some(acknowledged) = acknowledgements.next(), if in_flight > 0 => {
-                let acknowledged: Result<(u64, usize), RemoteError> = acknowledged;
-                let (chunk, bytes) = acknowledged.map_err(failed)?;
-                in_flight -= bytes;
-                if work.events.send(Event::Written { chunk, bytes: bytes as u64 }).await.is_err() {
+            Some(acknowledged) = acknowledgements.next() => {
+                let (number, departure, outcome): (u64, _, Result<(), RemoteError>) = acknowledged;
+                outcome?;
+                let Some(piece) = unacknowledged.remove(&number) else { continue };
+                let bytes = piece.data.len();
+                window.arrive(Instant::now(), bytes, departure);
+                work.pieces.acknowledge();
+                let written = Event::Written { chunk: piece.chunk, bytes: bytes as u64 };
+                if work.events.send(written).await.is_err() {
                     return Ok(());
                 }
             }
-            piece = next(&work.pieces), if more && in_flight < IN_FLIGHT_BYTES => {
-                let Some(piece) = piece else {
-                    more = false;
-                    continue;
-                };
-                let handle = lane.handle(piece.chunk).await.map_err(failed)?;
-                let base = match lane.destination {
+            piece = work.pieces.take(), if window.is_open() => {
+                let Some(piece) = piece else { return Ok(()) };
+                number += 1;
+                unacknowledged.insert(number, piece.clone());
+                let handle = lane.handle(piece.chunk).await?;
+                let base = match lane.ground.destination {
                     Destination::Stored => 0,
-                    Destination::Placed { .. } => lane.geometry.range(piece.chunk).start,
+                    Destination::Placed { .. } => lane.ground.geometry.range(piece.chunk).start,
                 };
-                let (chunk, bytes) = (piece.chunk, piece.data.len());
+                let bytes = piece.data.len();
                 work.limiter.take(bytes as u64).await;
-                let pending = lane
-                    .files
-                    .submit_write(&handle, base + piece.offset, piece.data)
-                    .await
-                    .map_err(failed)?;
+                let departure = window.depart(Instant::now(), bytes);
+                let pending = lane.files.submit_write(&handle, base + piece.offset, piece.data).await?;
                 work.sent.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-                in_flight += bytes;
-                acknowledgements.push(async move { pending.await.map(|()| (chunk, bytes)) });
+                let number = number;
+                acknowledgements.push(async move { (number, departure, pending.await) });
             }
         }
     }
-    Ok(())
-}
-
-async fn next(pieces: &Mutex<mpsc::Receiver<Piece>>) -> Option<Piece> {
-    pieces.lock().await.recv().await
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -234,12 +235,22 @@ impl Files for SftpClient {
         let handle = self.ask_handle("list", path, request).await?;
         let mut directory = OpenDirectory { handle, requests: self.requests(), closed: false };
         let mut listing = Listing::new(path, limit);
-        loop {
+        let read = || {
             let request = Request::ReadDirectory { handle: &directory.handle };
-            match self.ask("list", Object::Path(path), request).await? {
-                Reply::Names(names) => listing.add(names)?,
-                Reply::Status(Status { code: status::END_OF_FILE, .. }) => break,
-                other => return Err(self.refused(&format!("list {path:?}"), other)),
+            self.ask("list", Object::Path(path), request)
+        };
+        'reading: loop {
+            // Most directories end with the second answer.
+            let answers = match self.features.in_order {
+                true => <[_; 2]>::from(tokio::try_join!(read(), read())?).into(),
+                false => vec![read().await?],
+            };
+            for answer in answers {
+                match answer {
+                    Reply::Names(names) => listing.add(names)?,
+                    Reply::Status(Status { code: status::END_OF_FILE, .. }) => break 'reading,
+                    other => return Err(self.refused(&format!("list {path:?}"), other)),
+                }
             }
         }
         // Nothing hangs on how a directory closes, so nobody waits for it.
@@ -340,6 +351,12 @@ impl Files for SftpClient {
         }
     }
 
+    async fn close_unheard(&self, handle: Handle) -> Result<(), RemoteError> {
+        self.paths.lock().remove(&handle.0);
+        self.requests().close_later(handle.0);
+        Ok(())
+    }
+
     async fn set_attributes(&self, path: &RemotePath, attributes: SetAttributes) -> Result<(), RemoteError> {
         let request = Request::SetStat { path: path.as_bytes(), attributes };
         self.order("set attributes of", Object::Path(path), request).await
@@ -417,6 +434,10 @@ impl Files for SftpClient {
 
     fn requests(&self) -> u64 {
         self.session.requests().count()
+    }
+
+    fn round_trip(&self) -> Option<Duration> {
+        self.session.requests().round_trip()
     }
 }
 

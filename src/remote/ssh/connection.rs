@@ -46,24 +46,18 @@ impl SshConnection {
     }
 }
 
+/// What a file channel asks for, for messages.
+pub const SUBSYSTEM: &str = "the SFTP subsystem";
+
 #[async_trait]
 impl Connection for SshConnection {
     async fn files(&self) -> Result<Arc<dyn Files>, RemoteError> {
-        let mut channel = self.shared.open_channel("file transfer").await?;
-        let what = match &self.shared.options.sudo {
-            None => {
-                let what = "the SFTP subsystem";
-                self.shared.wait_for(what, channel.request_subsystem(true, "sftp")).await?;
-                what
-            }
-            Some(user) => {
-                let what = "a command (which sudo needs)";
-                self.shared.wait_for(what, channel.exec(true, user.sftp_command())).await?;
-                what
-            }
-        };
-        let early = self.shared.granted(what, &mut channel).await?;
-        subsystem::start_sftp(self.shared.clone(), channel, early).await
+        let channel = self.shared.open_channel("file transfer").await?;
+        match &self.shared.options.sudo {
+            None => self.shared.wait_for(SUBSYSTEM, channel.request_subsystem(true, "sftp")).await?,
+            Some(user) => self.shared.wait_for(SUBSYSTEM, channel.exec(true, user.sftp_command())).await?,
+        }
+        subsystem::start_sftp(self.shared.clone(), channel).await
     }
 
     async fn exec(&self, request: ExecRequest) -> Result<Process, RemoteError> {

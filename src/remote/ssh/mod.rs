@@ -9,6 +9,7 @@
 //! Only this folder knows russh.
 
 mod algorithms;
+mod congestion;
 mod connection;
 mod connector;
 mod dial;

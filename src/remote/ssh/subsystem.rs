@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
@@ -12,7 +13,7 @@ use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::{oneshot, watch};
 
-use super::connection::Shared;
+use super::connection::{SUBSYSTEM, Shared};
 use super::sudo::Complaint;
 use crate::remote::Files;
 use crate::remote::error::{RemoteError, RemoteErrorKind};
@@ -23,37 +24,29 @@ const JOIN_BYTES: usize = 4 * 1024;
 /// SSH_EXTENDED_DATA_STDERR (RFC 4254, 5.2).
 const STDERR: u32 = 1;
 
-/// Takes over a channel in which an SFTP server was started: the subsystem, or one of
-/// another user. `early` is what came before the server said so.
-pub async fn start_sftp(
-    shared: Arc<Shared>,
-    channel: Channel<Msg>,
-    early: Vec<ChannelMsg>,
-) -> Result<Arc<dyn Files>, RemoteError> {
+/// Takes over a channel in which an SFTP server was asked for, the subsystem or one of
+/// another user; the answer is not waited for, since it comes before the first packet or
+/// instead of it.
+pub async fn start_sftp(shared: Arc<Shared>, channel: Channel<Msg>) -> Result<Arc<dyn Files>, RemoteError> {
     let options = SftpOptions {
         handshake_timeout: shared.options.stall_timeout,
         stall_timeout: shared.options.stall_timeout,
-        ask_limits_early: shared.link.server_name().starts_with("SSH-2.0-OpenSSH_"),
+        in_order: shared.link.server_name().starts_with("SSH-2.0-OpenSSH_"),
     };
     let (read, write) = channel.split();
     let write = Arc::new(write);
+    let refused = Arc::new(AtomicBool::new(false));
     let (open, dropped) = oneshot::channel();
     let (closed_in, closed) = watch::channel(false);
     let complaint = Arc::new(Mutex::new(Complaint::default()));
-    let mut data = BytesMut::new();
-    for message in &early {
-        match message {
-            ChannelMsg::Data { data: more } => data.extend_from_slice(more),
-            other => note_complaint(&complaint, other),
-        }
-    }
     let reader = ChannelReader {
         next: next_message(read),
-        data: data.freeze(),
+        data: Bytes::new(),
         complaint: complaint.clone(),
         at_end: false,
         shared: shared.clone(),
         closed: closed_in,
+        refused: refused.clone(),
         _open: open,
     };
     tokio::spawn(close_after(shared.clone(), write.clone(), dropped));
@@ -61,6 +54,16 @@ pub async fn start_sftp(
     let sink = ChannelSink { write, shared: shared.clone(), closed };
     match SftpClient::start_with_sink(reader, sink, options).await {
         Ok(client) => Ok(Arc::new(client)),
+        Err(_) if refused.load(Ordering::Acquire) => {
+            let what = match &shared.options.sudo {
+                None => SUBSYSTEM,
+                Some(_) => "commands, which sudo needs",
+            };
+            Err(RemoteError::new(
+                RemoteErrorKind::Unsupported,
+                format!("{}: the server does not provide {what}", shared.options.host),
+            ))
+        }
         Err(error) => Err(no_session(&shared, error, *ended.borrow(), &complaint)),
     }
 }
@@ -121,6 +124,8 @@ struct ChannelReader {
     at_end: bool,
     shared: Arc<Shared>,
     closed: watch::Sender<bool>,
+    /// The server does not start the subsystem.
+    refused: Arc<AtomicBool>,
     _open: oneshot::Sender<()>,
 }
 
@@ -145,6 +150,11 @@ impl AsyncRead for ChannelReader {
                 Some(ChannelMsg::Data { data }) => {
                     self.data = data;
                     self.next = next_message(read);
+                }
+                Some(ChannelMsg::Failure) => {
+                    self.refused.store(true, Ordering::Release);
+                    self.at_end = true;
+                    self.closed.send_replace(true);
                 }
                 Some(ChannelMsg::Eof | ChannelMsg::Close) => {
                     self.at_end = true;
