@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import shlex
+
+from ansible import constants
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 
@@ -53,7 +56,7 @@ class ActionModule(ActionBase):
         if wanted is not None and run.sha256(source) != wanted:
             raise Refused(f"src '{source}' does not have the SHA-256 given as checksum")
 
-        self._display.vvv('haul: ' + ' '.join(command), host=self._option('host'))
+        self._display.vvv('haul: ' + shlex.join(command), host=self._option('host'))
         warnings = []
         password = way.password(self._option)
         status, told, lines = run.run(command, password, lambda event: self._hear(event, warnings))
@@ -106,7 +109,10 @@ class ActionModule(ActionBase):
                     return become.get_option(name, playcontext=self._play_context)
                 except KeyError:
                     return None
-            arguments.append(way.sudo(become.name, option))
+            # As Ansible does: whoever is that user already needs no sudo.
+            same = (option('become_user') or 'root') == self._option('remote_user')
+            if not same or constants.BECOME_ALLOW_SAME_USER:
+                arguments.append(way.sudo(become.name, option))
         return arguments
 
     def _hear(self, event, warnings):

@@ -55,6 +55,19 @@ fn with_sudo_the_file_is_put_in_place_as_that_user() {
 }
 
 #[test]
+fn who_is_that_user_already_needs_no_sudo() {
+    let sshd = Sshd::builder().env("PATH", "/nowhere").start();
+    let stage = Stage::new().own_host("web1", &sshd);
+    let become_self = ["become: true", &format!("become_user: {}", sshd.user())];
+    stage.task(&PUT, &become_self).run().expect(0);
+    assert!(sshd.scratch().join("disk.img").exists());
+    let mut play = stage.task(&PUT, &become_self);
+    play.command.env("ANSIBLE_BECOME_ALLOW_SAME_USER", "1");
+    let told = play.run().expect(2).one().clone();
+    assert!(told["msg"].as_str().expect("msg").contains("there is no sudo"), "{told}");
+}
+
+#[test]
 fn a_password_logs_in_and_is_seen_nowhere() {
     let Some(account) = Account::create() else { return };
     let sshd =
