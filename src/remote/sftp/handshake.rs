@@ -33,6 +33,9 @@ pub struct SftpOptions {
     /// The server is known to be OpenSSH's, which answers one request after the other: the
     /// limits are asked for together with the greeting, which others may not expect.
     pub in_order: bool,
+    /// Looks whether the server gives different handles to different files, where it is
+    /// not known to.
+    pub compare_handles: bool,
 }
 
 impl Default for SftpOptions {
@@ -41,6 +44,7 @@ impl Default for SftpOptions {
             handshake_timeout: Duration::from_secs(15),
             stall_timeout: Duration::from_secs(30),
             in_order: false,
+            compare_handles: false,
         }
     }
 }
@@ -69,7 +73,7 @@ impl SftpClient {
         S: PacketSink + 'static,
     {
         let (session, greeting) = Session::start(reader, sink, options.stall_timeout);
-        let shaken = shake_hands(session.requests(), greeting, options.in_order);
+        let shaken = shake_hands(session.requests(), greeting, options);
         let features = match tokio::time::timeout(options.handshake_timeout, shaken).await {
             Ok(Ok(features)) => features,
             Ok(Err(error)) => {
@@ -92,12 +96,12 @@ impl SftpClient {
 async fn shake_hands(
     requests: &Requests,
     greeting: oneshot::Receiver<Greeting>,
-    in_order: bool,
+    options: SftpOptions,
 ) -> Result<Features, RemoteError> {
     let in_greeting =
         |reason: RemoteError| RemoteError::new(reason.kind, format!("SFTP greeting: {}", reason.message));
     let mut limits = None;
-    if in_order {
+    if options.in_order {
         limits = Some(requests.submit(Request::Limits, Bytes::new()).await.map_err(in_greeting)?);
     }
     let Ok(greeting) = greeting.await else {
@@ -113,14 +117,14 @@ async fn shake_hands(
         limits = Some(requests.submit(Request::Limits, Bytes::new()).await.map_err(in_greeting)?);
     }
     // Another program may serve SFTP behind OpenSSH's sshd; this extension gives it away.
-    let in_order = in_order && announces(&greeting, "fstatvfs@openssh.com", "2");
+    let in_order = options.in_order && announces(&greeting, "fstatvfs@openssh.com", "2");
     let told = async {
         match limits {
             Some(answer) => limits_of(answer.await.ok().and_then(Answer::take)),
             None => None,
         }
     };
-    if in_order {
+    if in_order || !options.compare_handles {
         return Ok(Features { in_order, ..features_of(&greeting, told.await) });
     }
     let (limits, distinct) = tokio::join!(told, distinct_handles(requests));
