@@ -178,10 +178,7 @@ pub async fn size_of_open(
 }
 
 /// Removes many, in any order and many at a time.
-pub async fn remove_all_if_there(
-    files: &dyn Files,
-    paths: impl IntoIterator<Item = RemotePath>,
-) -> Result<(), RemoteError> {
+pub async fn remove_all_if_there(files: &dyn Files, paths: Vec<RemotePath>) -> Result<(), RemoteError> {
     let removals = paths.into_iter().map(|path| async move { remove_if_there(files, &path).await });
     futures_util::stream::iter(removals).buffer_unordered(STREAM_REQUESTS).try_collect().await
 }

@@ -316,7 +316,7 @@ impl Preparation<'_> {
     async fn remove_stored(&self, state: &TempState, plan: &Plan) -> Result<(), Failure> {
         let outdated = state.stored.keys().filter(|n| !plan.found.stored.contains(n));
         let names = outdated.map(|n| self.site.names.chunk(*n));
-        remove_all_if_there(self.site.files.as_ref(), names).await.map_err(self.failed())
+        remove_all_if_there(self.site.files.as_ref(), names.collect()).await.map_err(self.failed())
     }
 
     async fn remove_receipts(
@@ -328,7 +328,7 @@ impl Preparation<'_> {
         let outdated =
             state.receipts.iter().filter(|(n, of)| *of != generation || !plan.found.placed.contains(n));
         let names = outdated.map(|(n, of)| self.site.names.receipt(*n, *of));
-        remove_all_if_there(self.site.files.as_ref(), names).await.map_err(self.failed())
+        remove_all_if_there(self.site.files.as_ref(), names.collect()).await.map_err(self.failed())
     }
 
     /// Moves the merged file here, or makes a new one.
@@ -460,7 +460,8 @@ pub async fn clear_directory(
         entries => entries?,
     };
     let (kept, outdated): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| keep(&entry.name));
-    remove_all_if_there(files, outdated.iter().map(|entry| directory.join(&entry.name))).await?;
+    let outdated = outdated.iter().map(|entry| directory.join(&entry.name)).collect();
+    remove_all_if_there(files, outdated).await?;
     if !kept.is_empty() {
         return Ok(());
     }

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::values::parse_port;
+use super::values::{parse_descriptor, parse_port};
+use crate::remote::ssh::SudoUser;
 
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Connection")]
@@ -17,16 +18,16 @@ pub struct ConnectionArgs {
     #[arg(short = 'i', long, value_name = "FILE")]
     pub identity: Vec<PathBuf>,
 
-    /// Go through a jump host (not supported yet)
-    #[arg(short = 'J', long, value_name = "HOST")]
+    /// Go through these hosts: [user@]host[:port], several separated by commas, or none
+    #[arg(short = 'J', long, value_name = "HOPS")]
     pub jump: Option<String>,
 
-    /// Read this file in place of ~/.ssh/config (not supported yet)
+    /// Read this file in place of ~/.ssh/config and /etc/ssh/ssh_config, or none
     #[arg(short = 'F', long, value_name = "FILE")]
     pub ssh_config: Option<PathBuf>,
 
-    /// An option as ssh_config has it, such as StrictHostKeyChecking=accept-new; may be
-    /// given several times, the first one of a keyword counts
+    /// A keyword of ssh_config, such as StrictHostKeyChecking=accept-new; may be given
+    /// several times, the first one of a keyword counts
     #[arg(short = 'o', long, value_name = "KEY=VALUE")]
     pub option: Vec<String>,
 
@@ -42,7 +43,23 @@ pub struct ConnectionArgs {
     #[arg(short = '6', long, overrides_with = "ipv4")]
     pub ipv6: bool,
 
-    /// Inventory in place of ./hosts.toml and $XDG_CONFIG_HOME/haul/hosts.toml
+    /// Do everything on the host as this user, by sudo without a password [default: root]
+    #[arg(
+        long,
+        value_name = "USER",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "root",
+        value_parser = SudoUser::new
+    )]
+    pub sudo: Option<SudoUser>,
+
+    /// Read the password, one line, from this file descriptor
+    #[arg(long, value_name = "NUMBER", value_parser = parse_descriptor)]
+    pub password_fd: Option<u32>,
+
+    /// Inventory in place of ./hosts.toml and $XDG_CONFIG_HOME/haul/hosts.toml; none for
+    /// no inventory at all
     #[arg(long, value_name = "FILE")]
     pub hosts_file: Option<PathBuf>,
 }

@@ -86,7 +86,7 @@ impl SftpMerge {
                 }
             } else {
                 let receipts = batch.iter().map(|(n, _)| self.site.names.receipt(*n, self.generation));
-                remove_all_if_there(self.site.files.as_ref(), receipts)
+                remove_all_if_there(self.site.files.as_ref(), receipts.collect())
                     .await
                     .map_err(self.site.failed(Phase::Merge))?;
             }

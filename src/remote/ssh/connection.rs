@@ -44,6 +44,10 @@ impl SshConnection {
     ) -> SshConnection {
         SshConnection { shared: Arc::new(Shared { options, link, handle, _keep: keep }) }
     }
+
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
 }
 
 /// What a file channel asks for, for messages.
@@ -53,7 +57,10 @@ pub const SUBSYSTEM: &str = "the SFTP subsystem";
 impl Connection for SshConnection {
     async fn files(&self) -> Result<Arc<dyn Files>, RemoteError> {
         let channel = self.shared.open_channel("file transfer").await?;
-        self.shared.wait_for(SUBSYSTEM, channel.request_subsystem(true, "sftp")).await?;
+        match &self.shared.options.sudo {
+            None => self.shared.wait_for(SUBSYSTEM, channel.request_subsystem(true, "sftp")).await?,
+            Some(user) => self.shared.wait_for(SUBSYSTEM, channel.exec(true, user.sftp_command())).await?,
+        }
         subsystem::start_sftp(self.shared.clone(), channel).await
     }
 
@@ -64,7 +71,11 @@ impl Connection for SshConnection {
             self.shared.wait_for("a terminal", wish).await?;
             self.shared.granted("a terminal", &mut channel).await?;
         }
-        self.shared.wait_for("a command", channel.exec(true, request.command)).await?;
+        let command = match &self.shared.options.sudo {
+            None => request.command.to_string(),
+            Some(user) => user.command(request.command),
+        };
+        self.shared.wait_for("a command", channel.exec(true, command)).await?;
         let early = self.shared.granted("a command", &mut channel).await?;
         Ok(process::start(self.shared.clone(), channel, early))
     }
@@ -85,6 +96,11 @@ impl Connection for SshConnection {
 }
 
 impl Shared {
+    /// A stream from the server's end to `host` and `port` (RFC 4254, 7.2).
+    pub async fn open_forward(&self, host: &str, port: u16) -> Result<Channel<Msg>, russh::Error> {
+        self.handle.channel_open_direct_tcpip(host, u32::from(port), "127.0.0.1", 0).await
+    }
+
     /// The error for everything that the end of the connection cut short.
     pub fn lost(&self, what: &str) -> RemoteError {
         let reason = match self.link.ending() {
@@ -168,7 +184,7 @@ impl Shared {
     }
 
     /// The connection is over or about to be: waits shortly for the reason.
-    async fn ended(&self, what: &str) -> RemoteError {
+    pub async fn ended(&self, what: &str) -> RemoteError {
         let _ = tokio::time::timeout(GOODBYE_LIMIT, self.link.ended()).await;
         self.lost(what)
     }
