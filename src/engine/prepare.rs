@@ -8,7 +8,10 @@ use bytes::Bytes;
 
 use super::decide::hash_range;
 use super::failure::{Failure, FailureKind, Phase};
-use super::io::{create_with, publish, read_small, remove_if_there, sync_if_possible, write_all};
+use super::io::{
+    create_with, publish, read_small, remove_all_if_there, remove_if_there, sync_if_possible, write_all,
+    write_file,
+};
 use super::merge::{sftp, write_record};
 use super::monitor::{Level, Monitor, Notice};
 use super::options::{MergeMethod, PutOptions};
@@ -23,8 +26,8 @@ use crate::model::names::RunNames;
 use crate::model::plan::{Found, Plan};
 use crate::model::remote_path::RemotePath;
 use crate::model::run_id::RunId;
-use crate::remote::RemoteError;
 use crate::remote::files::OpenMode;
+use crate::remote::{Files, RemoteError};
 
 const MERGED_MODE: u32 = 0o600;
 
@@ -38,6 +41,8 @@ pub struct Prepared {
     pub destination: Destination,
     /// Whether several handles may write to one file at once, and anywhere in it.
     pub several_handles: bool,
+    /// Nothing of an earlier upload was there.
+    pub fresh: bool,
 }
 
 pub struct Preparation<'a> {
@@ -57,6 +62,14 @@ pub struct Preparation<'a> {
     pub new_generation: RunId,
 }
 
+struct Laid {
+    plan: Plan,
+    manifest: Arc<ManifestFile>,
+    merged: RemotePath,
+    generation: RunId,
+    fresh: bool,
+}
+
 /// What of an earlier upload stays.
 struct Kept {
     manifest: Manifest,
@@ -66,7 +79,21 @@ struct Kept {
 
 impl Preparation<'_> {
     pub async fn run(self) -> Result<Prepared, Failure> {
-        let state = temp::read(self.site, Phase::Survey).await?.unwrap_or_default();
+        let proving = async { self.prove_placing().await.map_err(self.failed()) };
+        let (several_handles, laid) = tokio::try_join!(proving, self.lay_ground())?;
+        let Laid { plan, manifest, merged, generation, fresh } = laid;
+        let destination = match self.options.merge {
+            MergeMethod::Auto if several_handles => {
+                Destination::Placed { merged: merged.clone(), generation }
+            }
+            _ => Destination::Stored,
+        };
+        Ok(Prepared { plan, manifest, merged, generation, destination, several_handles, fresh })
+    }
+
+    async fn lay_ground(&self) -> Result<Laid, Failure> {
+        let own = (self.attempt == 1).then(|| self.run.directory());
+        let state = temp::read_beside(self.site, Phase::Survey, own).await?.unwrap_or_default();
         state.check_version(self.site)?;
         let kept = match (&state.manifest, self.source) {
             (Some(old), Some(source)) if !self.same_source(old, source) => {
@@ -76,6 +103,15 @@ impl Preparation<'_> {
             (None, Some(source)) => self.start(source),
             (None, None) => return Err(self.nothing_there()),
         };
+        let mut kept = kept;
+        let nothing_merged = kept.found.merged == 0 && kept.found.placed.is_empty();
+        if !nothing_merged && !self.prove_going_on().await.map_err(self.failed())? {
+            let text =
+                "this server does not go on with a file that was closed: what was merged is sent again";
+            self.notice(Level::Warning, text.to_owned());
+            kept.found = Found { stored: kept.found.stored, ..Found::default() };
+            kept.merged = None;
+        }
         let geometry = kept.manifest.geometry();
         self.check_count(geometry)?;
         let plan = Plan::new(geometry, kept.manifest.known(), kept.found);
@@ -87,6 +123,22 @@ impl Preparation<'_> {
             None => (self.new_generation, None),
         };
         let merged = self.run.merged(generation);
+        let fresh = old_path.is_none() && state.record.is_none() && state.manifest.is_none();
+        if fresh {
+            // What none of them contradicts may come in any order.
+            let mut manifest = kept.manifest;
+            manifest.baseline = self.before;
+            let create =
+                async { ManifestFile::create(self.site, self.run, manifest).await.map_err(self.failed()) };
+            let (manifest, (), ()) = tokio::try_join!(
+                create,
+                self.take_merged(None, &merged),
+                write_record(self.site, self.run, geometry, plan.found.merged, generation),
+            )?;
+            self.remove_receipts(&state, generation, &plan).await?;
+            self.clear_private(&state, &merged).await?;
+            return Ok(Laid { plan, manifest: Arc::new(manifest), merged, generation, fresh });
+        }
         let recorded = state.record.as_ref().is_some_and(|record| {
             record.generation() == generation
                 && record.geometry() == geometry
@@ -101,15 +153,7 @@ impl Preparation<'_> {
         let manifest = ManifestFile::create(self.site, self.run, manifest).await.map_err(self.failed())?;
         self.remove_receipts(&state, generation, &plan).await?;
         self.clear_private(&state, &merged).await?;
-
-        let several_handles = self.prove_placing().await.map_err(self.failed())?;
-        let destination = match self.options.merge {
-            MergeMethod::Auto if several_handles => {
-                Destination::Placed { merged: merged.clone(), generation }
-            }
-            _ => Destination::Stored,
-        };
-        Ok(Prepared { plan, manifest: Arc::new(manifest), merged, generation, destination, several_handles })
+        Ok(Laid { plan, manifest: Arc::new(manifest), merged, generation, fresh })
     }
 
     fn same_source(&self, old: &Manifest, source: &Source) -> bool {
@@ -270,11 +314,9 @@ impl Preparation<'_> {
     }
 
     async fn remove_stored(&self, state: &TempState, plan: &Plan) -> Result<(), Failure> {
-        for n in state.stored.keys().filter(|n| !plan.found.stored.contains(n)) {
-            let name = self.site.names.chunk(*n);
-            remove_if_there(self.site.files.as_ref(), &name).await.map_err(self.failed())?;
-        }
-        Ok(())
+        let outdated = state.stored.keys().filter(|n| !plan.found.stored.contains(n));
+        let names = outdated.map(|n| self.site.names.chunk(*n));
+        remove_all_if_there(self.site.files.as_ref(), names.collect()).await.map_err(self.failed())
     }
 
     async fn remove_receipts(
@@ -283,14 +325,10 @@ impl Preparation<'_> {
         generation: RunId,
         plan: &Plan,
     ) -> Result<(), Failure> {
-        for (n, of) in &state.receipts {
-            if *of == generation && plan.found.placed.contains(n) {
-                continue;
-            }
-            let name = self.site.names.receipt(*n, *of);
-            remove_if_there(self.site.files.as_ref(), &name).await.map_err(self.failed())?;
-        }
-        Ok(())
+        let outdated =
+            state.receipts.iter().filter(|(n, of)| *of != generation || !plan.found.placed.contains(n));
+        let names = outdated.map(|(n, of)| self.site.names.receipt(*n, *of));
+        remove_all_if_there(self.site.files.as_ref(), names.collect()).await.map_err(self.failed())
     }
 
     /// Moves the merged file here, or makes a new one.
@@ -299,11 +337,7 @@ impl Preparation<'_> {
         match old {
             Some(old) if old == *merged => Ok(()),
             Some(old) => publish(files, &old, merged).await.map_err(self.failed()),
-            None => {
-                let handle =
-                    create_with(files, merged, Bytes::new(), MERGED_MODE).await.map_err(self.failed())?;
-                files.close(handle).await.map_err(self.failed())
-            }
+            None => write_file(files, merged, Bytes::new(), MERGED_MODE, false).await.map_err(self.failed()),
         }
     }
 
@@ -311,6 +345,10 @@ impl Preparation<'_> {
     async fn clear_private(&self, state: &TempState, merged: &RemotePath) -> Result<(), Failure> {
         for directory in &state.private {
             let own = directory == self.run.directory();
+            if own && self.attempt == 1 {
+                // It is new.
+                continue;
+            }
             let keep = |name: &[u8]| {
                 let outdated = name.starts_with(b"part.") || name.starts_with(b"merged.");
                 own && (name == merged.file_name() || !outdated)
@@ -320,13 +358,48 @@ impl Preparation<'_> {
         Ok(())
     }
 
+    /// Whether a file that was closed can be written on where it ends, which a merge needs
+    /// to go on from an earlier run's. rclone's server empties it, or takes no offset.
+    async fn prove_going_on(&self) -> Result<bool, RemoteError> {
+        let files = self.site.files.as_ref();
+        let path = self.run.directory().join(format!("going-on.{}", self.attempt));
+        let begun = create_with(files, &path, Bytes::from_static(b"one."), MERGED_MODE).await?;
+        files.close(begun).await?;
+        let going_on = async {
+            let handle = files.open(&path, OpenMode::READ_WRITE, None).await?;
+            let written = write_all(files, &handle, 4, Bytes::from_static(b"two.")).await;
+            files.close(handle).await?;
+            written?;
+            read_small(files, &path, 64).await
+        }
+        .await;
+        remove_if_there(files, &path).await?;
+        match going_on {
+            Err(error) if error.is_link() => Err(error),
+            read => Ok(read.is_ok_and(|content| content.as_deref() == Some(b"one.two."))),
+        }
+    }
+
     /// Writes out of order through two handles and reads it back. Placing chunks, and
     /// several lanes, need a server that passes.
     async fn prove_placing(&self) -> Result<bool, RemoteError> {
-        let files = self.site.files.as_ref();
-        let path = self.run.directory().join(format!("placing.{}", self.attempt));
-        let first = create_with(files, &path, Bytes::new(), MERGED_MODE).await?;
-        let second = match files.open(&path, OpenMode::WRITE, None).await {
+        if self.prove_placing_over(&self.site.files, "placing").await? {
+            return Ok(true);
+        }
+        // Erlang's server gives one handle to all files of a session from the third on. Lanes
+        // have sessions of their own, and so has this second look.
+        let further = self.site.further_files().await?;
+        Ok(!Arc::ptr_eq(&further, &self.site.files)
+            && self.prove_placing_over(&further, "placing-again").await?)
+    }
+
+    async fn prove_placing_over(&self, files: &Arc<dyn Files>, name: &str) -> Result<bool, RemoteError> {
+        let files = files.as_ref();
+        let path = self.run.directory().join(format!("{name}.{}", self.attempt));
+        // Something stands in it already: Erlang's server empties what is opened for writing
+        // and not for reading too, rclone's whatever is opened for writing.
+        let first = create_with(files, &path, Bytes::from_static(b"............d"), MERGED_MODE).await?;
+        let second = match files.open(&path, OpenMode::READ_WRITE, None).await {
             Ok(second) => second,
             Err(error) if error.is_link() => return Err(error),
             Err(_) => {
@@ -335,13 +408,14 @@ impl Preparation<'_> {
                 return Ok(false);
             }
         };
-        let written = async {
-            write_all(files, &first, 8, Bytes::from_static(b"third")).await?;
-            write_all(files, &second, 0, Bytes::from_static(b"one.")).await?;
-            write_all(files, &first, 4, Bytes::from_static(b"two.")).await
-        }
-        .await;
-        let closed = (files.close(first).await, files.close(second).await);
+        // In whatever order the server takes them.
+        let (third, one, two) = tokio::join!(
+            write_all(files, &first, 8, Bytes::from_static(b"thir")),
+            write_all(files, &second, 0, Bytes::from_static(b"one.")),
+            write_all(files, &first, 4, Bytes::from_static(b"two.")),
+        );
+        let written = third.and(one).and(two);
+        let closed = tokio::join!(files.close(first), files.close(second));
         let read = read_small(files, &path, 64).await;
         remove_if_there(files, &path).await?;
         for outcome in [written, closed.0, closed.1] {
@@ -385,13 +459,15 @@ pub async fn clear_directory(
         Err(error) if error.is_not_found() => return Ok(()),
         entries => entries?,
     };
-    let mut kept = false;
-    for entry in entries {
-        if keep(&entry.name) {
-            kept = true;
-        } else {
-            remove_if_there(files, &directory.join(&entry.name)).await?;
-        }
+    let (kept, outdated): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| keep(&entry.name));
+    let outdated = outdated.iter().map(|entry| directory.join(&entry.name)).collect();
+    remove_all_if_there(files, outdated).await?;
+    if !kept.is_empty() {
+        return Ok(());
     }
-    if kept { Ok(()) } else { files.remove_directory(directory).await }
+    match files.remove_directory(directory).await {
+        Err(error) if error.is_link() => Err(error),
+        // An empty directory that stays is in nobody's way.
+        Ok(()) | Err(_) => Ok(()),
+    }
 }

@@ -5,31 +5,32 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::along::Along;
+use super::asked::Asked;
 use super::board::Board;
-use super::commit::{Dress, Replace, commit, prove_replace};
+use super::commit::{self, Dress, Dressed, Replace, commit, prove_replace};
 use super::failure::{Failure, FailureKind, Phase};
+use super::further::FurtherConnections;
 use super::guard::Guard;
 use super::hash::{By, hash_on_target};
 use super::leftovers;
 use super::limiter::Limiter;
 use super::merge::Merge;
 use super::monitor::{Level, Monitor, Notice};
-use super::options::{Connections, PutOptions};
+use super::options::{PutOptions, VerifyMethod};
 use super::prepare::{Preparation, Prepared};
 use super::random::run_id;
 use super::repair::rewind;
-use super::report::{MergedBy, PutReport, PutStatus, VerifiedBy};
-use super::site::Site;
+use super::report::{AttributesReport, BeforeReport, MergedBy, PutReport, PutStatus, VerifiedBy};
+use super::site::{EarlyFiles, Site};
 use super::source::Source;
 use super::space;
-use super::upload::{Destination, Sent, Upload};
+use super::upload::{Destination, Lanes, Sent, Upload};
 use super::verify::{Verified, verify};
 use crate::model::digest::Digest;
 use crate::model::manifest::{Baseline, Manifest};
 use crate::remote::files::Attributes;
 
-/// Lanes where several handles may write at once and nothing else was asked for.
-const LANES: usize = 2;
 /// Times that damage is mended before it is given up.
 const REPAIRS: u32 = 3;
 
@@ -39,6 +40,10 @@ pub struct Transfer {
     monitor: Arc<dyn Monitor>,
     limiter: Arc<Limiter>,
     sent: Arc<Sent>,
+    /// Of this attempt.
+    further: Arc<FurtherConnections>,
+    /// For the first lane of this attempt.
+    channel: Option<EarlyFiles>,
     attempt: u64,
     /// What this process knows of the source.
     known: Option<Manifest>,
@@ -50,6 +55,11 @@ pub struct Transfer {
     committing: Option<Digest>,
     /// What stood at the target may have been removed for that commit.
     removed_first: bool,
+    /// What was asked of the target's attributes.
+    asked: Asked,
+    /// Of what stood at the target, where it was computed.
+    existing_sha256: Option<Digest>,
+    dressed: Dressed,
     size: u64,
     chunks_total: u64,
     chunks_skipped: Option<u64>,
@@ -61,19 +71,23 @@ pub struct Transfer {
 }
 
 impl Transfer {
-    pub fn new(size: u64, options: PutOptions, monitor: Arc<dyn Monitor>) -> Transfer {
-        let limiter = Arc::new(Limiter::new(options.bwlimit));
+    pub fn new(size: u64, options: PutOptions, limiter: Arc<Limiter>, monitor: Arc<dyn Monitor>) -> Transfer {
         Transfer {
             options,
             monitor,
             limiter,
             sent: Arc::default(),
+            further: FurtherConnections::none(),
+            channel: None,
             attempt: 0,
             known: None,
             distrust: false,
             began_from: None,
             committing: None,
             removed_first: false,
+            asked: Asked::default(),
+            existing_sha256: None,
+            dressed: Dressed::default(),
             size,
             chunks_total: 0,
             chunks_skipped: None,
@@ -90,6 +104,19 @@ impl Transfer {
         self.sent.chunks.load(Ordering::Relaxed)
     }
 
+    /// Before [`Transfer::begin`]; without it nothing was asked.
+    pub fn ask(&mut self, asked: Asked) {
+        self.asked = asked;
+    }
+
+    pub fn asked(&self) -> Asked {
+        self.asked
+    }
+
+    pub fn note_existing(&mut self, sha256: Option<Digest>) {
+        self.existing_sha256 = sha256;
+    }
+
     /// What is replaced is what stands at the target now, and nothing that comes later.
     /// `hashed` is the source's manifest where it was read through already.
     pub fn begin(&mut self, before: Baseline, existing: Option<Attributes>, hashed: Option<Manifest>) {
@@ -99,6 +126,11 @@ impl Transfer {
 
     pub fn has_begun(&self) -> bool {
         self.began_from.is_some()
+    }
+
+    /// To be called in each attempt that sends anything: those of the last one are gone.
+    pub fn use_further(&mut self, further: Arc<FurtherConnections>) {
+        self.further = further;
     }
 
     /// With the lock held, older runs fenced, and [`Transfer::begin`] called. `source` is
@@ -129,10 +161,11 @@ impl Transfer {
             return Err(Failure::new(FailureKind::Failed, Phase::Survey, site.place(), "not begun"));
         };
         self.attempt += 1;
+        self.channel = source.map(|_| site.further_files_meanwhile());
         let run = guard.run_names();
         let replace = match before {
             Baseline::Absent => Replace::Posix,
-            Baseline::Present { .. } => prove_replace(site, run, &self.options).await?,
+            Baseline::Present { .. } => prove_replace(site, run, &self.options, &self.monitor).await?,
         };
         let prepared = Preparation {
             site,
@@ -150,10 +183,19 @@ impl Transfer {
         .await?;
         self.distrust = false;
         self.take_plan(site, &prepared);
-        space::check(site, &prepared.plan, &prepared.destination).await?;
+        if !(prepared.fresh && matches!(prepared.destination, Destination::Placed { .. })) {
+            // Else the first look has seen it.
+            space::check(site, &prepared.plan, &prepared.destination).await?;
+        }
 
         let sent_before = self.sent.bytes.load(Ordering::Relaxed);
-        let outcome = self.fill(site, guard, source, &prepared).await;
+        let source_mode = prepared.manifest.manifest().source.mode;
+        let options = self.options.clone();
+        let (outcome, mode) = tokio::join!(
+            self.fill(site, guard, source, &prepared),
+            // It takes round trips that the upload does not have to wait for.
+            commit::mode_of(site, run, &options, source_mode, existing),
+        );
         // What was learnt of the source is kept, whatever came of the rest.
         self.distrust = prepared.manifest.is_contradicted();
         self.known = (!self.distrust).then(|| prepared.manifest.manifest());
@@ -161,7 +203,7 @@ impl Transfer {
             Ok(verified_by) => verified_by,
             Err(failure) => {
                 let sent = self.sent.bytes.load(Ordering::Relaxed) - sent_before;
-                return Err(space::explained(site, failure, &prepared.plan, sent).await);
+                return Err(space::explained(site, run, failure, &prepared.plan, sent).await);
             }
         };
         prepared.manifest.close().await.map_err(site.failed(Phase::Upload))?;
@@ -182,11 +224,13 @@ impl Transfer {
         let began = Instant::now();
         let manifest = prepared.manifest.manifest();
         let times = source.map(|source| source.times);
-        let dress = Dress::decide(site, run, &self.options, &manifest, times, existing).await?;
+        let dress = Dress::new(mode?, &self.options, &manifest, times, self.asked, existing);
         self.committing = Some(digest);
         self.removed_first = replace == Replace::RemoveFirst;
         self.monitor.phase(Phase::Commit, 0, 0);
-        commit(site, &guard.held, &prepared.merged, before, replace, dress, self.monitor.as_ref()).await?;
+        self.dressed =
+            commit(site, &guard.held, &prepared.merged, before, replace, dress, self.monitor.as_ref())
+                .await?;
         self.took(Phase::Commit, began);
         self.after_commit(site, guard).await
     }
@@ -223,12 +267,14 @@ impl Transfer {
         let mut plan = prepared.plan.clone();
         for repair in 0..=REPAIRS {
             let board = Arc::new(Board::new(plan.found.clone()));
+            let along = (self.options.verify != VerifyMethod::Size && !plan.missing.is_empty())
+                .then(|| Along::start(site, &prepared.merged, plan.geometry, &board, &self.monitor));
             self.send_and_merge(site, guard, source, prepared, plan.clone(), board).await?;
             let began = Instant::now();
             self.monitor.phase(Phase::Verify, 0, plan.geometry.size());
             let manifest = prepared.manifest.manifest();
             let verified =
-                verify(site, &prepared.merged, &manifest, self.options.verify, &self.monitor).await?;
+                verify(site, &prepared.merged, &manifest, self.options.verify, along, &self.monitor).await?;
             self.took(Phase::Verify, began);
             let damaged = match verified {
                 Verified::Good(by) => return Ok(by),
@@ -301,7 +347,9 @@ impl Transfer {
                 manifest: prepared.manifest.clone(),
                 board: board.clone(),
                 destination: prepared.destination.clone(),
-                lanes: self.lanes(prepared.several_handles),
+                lanes: if prepared.several_handles { Lanes::Several } else { Lanes::One },
+                channel: self.channel.take(),
+                further: self.further.clone(),
                 limiter: self.limiter.clone(),
                 monitor: self.monitor.clone(),
                 sent: self.sent.clone(),
@@ -319,19 +367,13 @@ impl Transfer {
         Ok(())
     }
 
-    fn lanes(&self, several_handles: bool) -> usize {
-        match self.options.connections {
-            _ if !several_handles => 1,
-            Connections::Auto => LANES,
-            Connections::Exactly(n) => usize::try_from(n).unwrap_or(LANES).max(1),
-        }
-    }
-
     /// After a link that died during the commit: whether the rename happened.
     pub async fn was_committed(&mut self, site: &Site) -> Result<bool, Failure> {
         let Some(digest) = self.committing else { return Ok(false) };
         match site.files.lstat(site.names.target()).await {
-            Ok(attributes) if attributes.size == Some(self.size) => {}
+            Ok(attributes) if attributes.size == Some(self.size) => {
+                self.dressed = Dressed { mode: attributes.mode, owner: attributes.owner };
+            }
             Ok(_) => return Ok(false),
             Err(error) if error.is_not_found() => {
                 if self.removed_first
@@ -380,6 +422,15 @@ impl Transfer {
             bytes_sent: self.sent.bytes.load(Ordering::Relaxed),
             resumed: self.resumed,
             seconds: self.seconds.clone(),
+            attributes: AttributesReport {
+                mode: self.dressed.mode,
+                owner: self.dressed.owner,
+                changed: false,
+                before: self
+                    .began_from
+                    .and_then(|(_, existing)| existing)
+                    .map(|attributes| BeforeReport { attributes, sha256: self.existing_sha256 }),
+            },
         }
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -495,6 +496,10 @@ impl Files for FaultyFiles {
         let fault = self.link.begin(Call { operation: "copy-data", object, offset: to_offset, length })?;
         let length = if fault == Some(Fault::ShortCopy) { length / 2 } else { length };
         self.link.carry_out(fault, self.inner.copy_data(from, from_offset, length, to, to_offset)).await
+    }
+
+    fn round_trip(&self) -> Option<Duration> {
+        self.inner.round_trip()
     }
 
     fn requests(&self) -> u64 {

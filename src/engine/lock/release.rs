@@ -47,8 +47,20 @@ pub(super) async fn give_back_own(
         Err(error) if error.is_link() => return Err(error),
         Ok(_) | Err(_) => return Ok(()),
     }
-    move_to_unused(files, names.lock(), aside).await?;
-    files.remove(aside).await
+    match move_to_unused(files, names.lock(), aside).await {
+        Ok(()) => files.remove(aside).await,
+        Err(error) => or_remove(files, names.lock(), error).await,
+    }
+}
+
+/// For this run's own lock, seen just now, that `error` kept from being moved. Where the
+/// server renames nothing, nobody else can have moved it away and linked another.
+async fn or_remove(files: &dyn Files, lock: &RemotePath, error: RemoteError) -> Result<(), RemoteError> {
+    use crate::remote::RemoteErrorKind::{PermissionDenied, Unsupported};
+    match error.kind {
+        PermissionDenied | Unsupported => files.remove(lock).await,
+        _ => Err(error),
+    }
 }
 
 async fn give_back(files: &dyn Files, held: &Held) -> Result<(), RemoteError> {
@@ -59,7 +71,7 @@ async fn give_back(files: &dyn Files, held: &Held) -> Result<(), RemoteError> {
         Ok(()) => files.remove(&aside).await,
         Err(error) if error.is_link() => Err(error),
         Err(error) => match read_content(files, held.names.lock()).await {
-            Ok((content, _)) if is_of(&content, held.run) => Err(error),
+            Ok((content, _)) if is_of(&content, held.run) => or_remove(files, held.names.lock(), error).await,
             Err(again) if again.is_link() => Err(again),
             // Gone, or a newer run's.
             Ok(_) | Err(_) => Ok(()),
@@ -74,6 +86,16 @@ pub(super) async fn clear_private(
     names: &Names,
     private: &RunNames,
 ) -> Result<(), RemoteError> {
+    if files.features().in_order {
+        let (removed, _) = tokio::join!(
+            files.remove_directory(private.directory()),
+            // Shows again below.
+            files.remove_directory(names.temp())
+        );
+        if removed.is_ok() {
+            return Ok(());
+        }
+    }
     if let Err(error) = files.remove_directory(private.directory()).await {
         stop_at_link(error)?;
         // Not empty, perhaps of a lock that was moved when a link died.

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use super::write_record;
 use crate::engine::board::{Board, Published};
 use crate::engine::failure::{Failure, FailureKind, Phase};
-use crate::engine::io::{publish, read_range, remove_if_there, sync_if_possible, write_all};
+use crate::engine::io::{
+    publish, read_range, remove_all_if_there, remove_if_there, size_of_open, sync_if_possible, write_all,
+};
 use crate::engine::monitor::Monitor;
 use crate::engine::site::Site;
 use crate::model::chunk::Geometry;
@@ -61,6 +63,12 @@ impl SftpMerge {
             let length = batch.iter().take(limit).take_while(|(_, h)| Some(*h) == how).count();
             batch.truncate(length);
             let Some((last, _)) = batch.last().copied() else { continue };
+            if last == chunks && how == Some(Published::Placed) {
+                self.check_size(merged, last).await?;
+                // Receipts say the same as a record would, and the commit syncs.
+                self.board.merge(last);
+                return Ok(());
+            }
             for (n, how) in &batch {
                 if *how == Published::Stored {
                     self.append(merged, *n).await?;
@@ -72,11 +80,15 @@ impl SftpMerge {
                 .await
                 .map_err(self.site.failed(Phase::Merge))?;
             write_record(&self.site, &self.run, self.geometry, last, self.generation).await?;
-            for (n, how) in &batch {
-                match how {
-                    Published::Stored => self.remove_stored(*n).await?,
-                    Published::Placed => self.remove(&self.site.names.receipt(*n, self.generation)).await?,
+            if how == Some(Published::Stored) {
+                for (n, _) in &batch {
+                    self.remove_stored(*n).await?;
                 }
+            } else {
+                let receipts = batch.iter().map(|(n, _)| self.site.names.receipt(*n, self.generation));
+                remove_all_if_there(self.site.files.as_ref(), receipts.collect())
+                    .await
+                    .map_err(self.site.failed(Phase::Merge))?;
             }
             self.board.merge(last);
         }
@@ -91,7 +103,7 @@ impl SftpMerge {
         let chunk = files.open(&name, OpenMode::READ, None).await.map_err(&failed)?;
         let length = range.end - range.start;
         let outcome = async {
-            let size = files.stat_handle(&chunk).await?.size;
+            let size = size_of_open(files.as_ref(), &chunk, &name).await?;
             if size != Some(length) {
                 return Ok(false);
             }
@@ -111,7 +123,10 @@ impl SftpMerge {
 
     /// `copy-data` says OK although a disk was full; the size tells.
     async fn check_size(&self, merged: &Handle, last: u64) -> Result<(), Failure> {
-        let size = self.site.files.stat_handle(merged).await.map_err(self.site.failed(Phase::Merge))?.size;
+        let path = self.run.merged(self.generation);
+        let size = size_of_open(self.site.files.as_ref(), merged, &path)
+            .await
+            .map_err(self.site.failed(Phase::Merge))?;
         if size.is_some_and(|size| size < self.geometry.end(last)) {
             return Err(Failure::new(
                 FailureKind::Storage,

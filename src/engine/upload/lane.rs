@@ -2,23 +2,26 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Mutex, OnceCell, mpsc};
+use tokio::time::Instant;
 
-use super::{Destination, Event, Piece, Sent};
-use crate::engine::failure::{Failure, Phase};
+use super::queue::Queue;
+use super::window::Window;
+use super::{Destination, Event, Part, Piece, Sent};
+use crate::engine::failure::Failure;
 use crate::engine::limiter::Limiter;
+use crate::engine::source::Source;
 use crate::model::chunk::Geometry;
+use crate::model::digest::Chain;
 use crate::model::names::RunNames;
 use crate::model::remote_path::RemotePath;
 use crate::remote::RemoteError;
 use crate::remote::files::{Files, Handle, OpenMode};
 
-/// Bytes a lane has in flight: a channel's window carries no more than this in a round
-/// trip anyway.
-const IN_FLIGHT_BYTES: usize = 2 << 20;
 /// Part files are readable by their owner only, until the merged file gets its own mode.
 const PART_MODE: u32 = 0o600;
 
@@ -26,39 +29,54 @@ const PART_MODE: u32 = 0o600;
 const OPEN_PART: OpenMode =
     OpenMode { read: false, write: true, create: true, truncate: false, exclusive: false };
 
+/// What all lanes of an upload write to.
+#[derive(Clone)]
+pub struct Ground {
+    pub run: RunNames,
+    pub attempt: u64,
+    pub destination: Destination,
+    pub geometry: Geometry,
+}
+
 pub struct Lane {
     files: Arc<dyn Files>,
-    run: RunNames,
-    attempt: u64,
-    destination: Destination,
-    geometry: Geometry,
+    ground: Ground,
     /// By chunk; placed chunks share one handle under 0.
     handles: Mutex<HashMap<u64, Arc<OnceCell<Handle>>>>,
+    /// Its link is dead, and others have taken over its pieces.
+    dead: AtomicBool,
 }
 
 pub struct Work {
-    pub pieces: Arc<Mutex<mpsc::Receiver<Piece>>>,
+    pub pieces: Arc<Queue>,
     pub events: mpsc::Sender<Event>,
     pub limiter: Arc<Limiter>,
     pub sent: Arc<Sent>,
-    pub place: String,
+    pub source: Source,
+}
+
+/// Why a lane ended.
+pub enum LaneError {
+    Remote(RemoteError),
+    /// The source could not be read.
+    Source(Failure),
+}
+
+impl From<RemoteError> for LaneError {
+    fn from(error: RemoteError) -> LaneError {
+        LaneError::Remote(error)
+    }
 }
 
 impl Lane {
-    pub fn new(
-        files: Arc<dyn Files>,
-        run: RunNames,
-        attempt: u64,
-        destination: Destination,
-        geometry: Geometry,
-    ) -> Lane {
-        Lane { files, run, attempt, destination, geometry, handles: Mutex::default() }
+    pub fn new(files: Arc<dyn Files>, ground: Ground) -> Lane {
+        Lane { files, ground, handles: Mutex::default(), dead: AtomicBool::new(false) }
     }
 
     async fn handle(&self, chunk: u64) -> Result<Handle, RemoteError> {
-        let (key, path, how): (u64, RemotePath, OpenMode) = match &self.destination {
-            Destination::Stored => (chunk, self.run.part(chunk, self.attempt), OPEN_PART),
-            Destination::Placed { merged, .. } => (0, merged.clone(), OpenMode::WRITE),
+        let (key, path, how): (u64, RemotePath, OpenMode) = match &self.ground.destination {
+            Destination::Stored => (chunk, self.ground.run.part(chunk, self.ground.attempt), OPEN_PART),
+            Destination::Placed { merged, .. } => (0, merged.clone(), OpenMode::READ_WRITE),
         };
         let cell = self.handles.lock().await.entry(key).or_default().clone();
         let open = || self.files.open(&path, how, Some(PART_MODE));
@@ -70,6 +88,8 @@ impl Lane {
     pub async fn close(&self, chunk: u64) -> Result<(), RemoteError> {
         let cell = self.handles.lock().await.remove(&chunk);
         match cell.and_then(|cell| cell.get().cloned()) {
+            // What was acknowledged on a dead link counts; its handles are gone with it.
+            Some(_) if self.dead.load(Ordering::Acquire) => Ok(()),
             Some(handle) => self.files.close(handle).await,
             None => Ok(()),
         }
@@ -82,51 +102,72 @@ impl Lane {
         }
         Ok(())
     }
+
+    pub fn bury(&self) {
+        self.dead.store(true, Ordering::Release);
+    }
 }
 
-/// Writes pieces until there are no more and all are acknowledged.
-pub async fn work(lane: Arc<Lane>, work: Work) -> Result<(), Failure> {
-    let failed = |error: RemoteError| Failure::remote(Phase::Upload, &work.place, &error);
+/// Writes pieces until there are no more and all are acknowledged. After an error what
+/// was not acknowledged is in the queue again.
+pub async fn work(lane: &Lane, work: &Work) -> Result<(), LaneError> {
+    let mut unacknowledged = HashMap::new();
+    let outcome = write_all(lane, work, &mut unacknowledged).await;
+    work.pieces.give_back(unacknowledged.into_values());
+    outcome
+}
+
+async fn write_all(
+    lane: &Lane,
+    work: &Work,
+    unacknowledged: &mut HashMap<u64, Part>,
+) -> Result<(), LaneError> {
     let mut acknowledgements = FuturesUnordered::new();
-    let mut in_flight = 0;
-    let mut more = true;
-    while more || in_flight > 0 {
+    let mut window = Window::new(Instant::now());
+    let mut number = 0;
+    loop {
         tokio::select! {
             biased;
-            Some(acknowledged) = acknowledgements.next(), if in_flight > 0 => {
-                let acknowledged: Result<(u64, usize), RemoteError> = acknowledged;
-                let (chunk, bytes) = acknowledged.map_err(failed)?;
-                in_flight -= bytes;
-                if work.events.send(Event::Written { chunk, bytes: bytes as u64 }).await.is_err() {
+            Some(acknowledged) = acknowledgements.next() => {
+                let (number, departure, outcome): (u64, _, Result<(), RemoteError>) = acknowledged;
+                outcome?;
+                let Some(part) = unacknowledged.remove(&number) else { continue };
+                window.arrive(Instant::now(), part.bytes, departure);
+                work.pieces.acknowledge();
+                let written = Event::Written { chunk: part.chunk, bytes: part.bytes as u64 };
+                if work.events.send(written).await.is_err() {
                     return Ok(());
                 }
             }
-            piece = next(&work.pieces), if more && in_flight < IN_FLIGHT_BYTES => {
-                let Some(piece) = piece else {
-                    more = false;
-                    continue;
+            piece = work.pieces.take(), if window.is_open() => {
+                let Some(Piece { part, data }) = piece else { return Ok(()) };
+                number += 1;
+                unacknowledged.insert(number, part);
+                let handle = lane.handle(part.chunk).await?;
+                let start = lane.ground.geometry.range(part.chunk).start;
+                let data = match data {
+                    Some(data) => data,
+                    None => work.read_again(start + part.offset, part.bytes).await?,
                 };
-                let handle = lane.handle(piece.chunk).await.map_err(failed)?;
-                let base = match lane.destination {
+                let base = match lane.ground.destination {
                     Destination::Stored => 0,
-                    Destination::Placed { .. } => lane.geometry.range(piece.chunk).start,
+                    Destination::Placed { .. } => start,
                 };
-                let (chunk, bytes) = (piece.chunk, piece.data.len());
-                work.limiter.take(bytes as u64).await;
-                let pending = lane
-                    .files
-                    .submit_write(&handle, base + piece.offset, piece.data)
-                    .await
-                    .map_err(failed)?;
-                work.sent.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-                in_flight += bytes;
-                acknowledgements.push(async move { pending.await.map(|()| (chunk, bytes)) });
+                work.limiter.take(part.bytes as u64).await;
+                let departure = window.depart(Instant::now(), part.bytes);
+                let pending = lane.files.submit_write(&handle, base + part.offset, data).await?;
+                work.sent.bytes.fetch_add(part.bytes as u64, Ordering::Relaxed);
+                let number = number;
+                acknowledgements.push(async move { (number, departure, pending.await) });
             }
         }
     }
-    Ok(())
 }
 
-async fn next(pieces: &Mutex<mpsc::Receiver<Piece>>) -> Option<Piece> {
-    pieces.lock().await.recv().await
+impl Work {
+    async fn read_again(&self, offset: u64, bytes: usize) -> Result<Bytes, LaneError> {
+        // Its digest is known; that the source has not changed is seen at the end.
+        let read = self.source.read(offset, bytes, Chain::new()).await;
+        read.map(|(data, _)| data).map_err(LaneError::Source)
+    }
 }

@@ -1,37 +1,45 @@
-//! Sends the missing chunks: one reader, several lanes, and the order in which chunks
-//! are published.
+//! Sends the missing chunks: one reader, several lanes over several connections, and the
+//! order in which chunks are published.
 //!
 //! The reader takes the chunks in order, so the whole file's SHA-256 grows on the way and
 //! the source is read once. Pieces go to whichever lane is free. A chunk is published
 //! when all its bytes were acknowledged and the manifest can prove it.
 
+mod crew;
 mod lane;
 mod manifest_file;
 mod publish;
+mod queue;
 mod reader;
+mod window;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::board::Board;
 use super::failure::{Failure, FailureKind, Phase};
+use super::further::FurtherConnections;
 use super::guard::Guard;
 use super::limiter::Limiter;
 use super::monitor::Monitor;
 use super::receipts::Receipts;
-use super::site::Site;
+use super::site::{EarlyFiles, Site};
 use super::source::Source;
 use crate::model::plan::Plan;
 use crate::model::remote_path::RemotePath;
 use crate::model::run_id::RunId;
-use lane::Lane;
+use crew::Crew;
 pub use manifest_file::ManifestFile;
 use publish::Publisher;
+use queue::Queue;
+pub use window::Window;
 
+/// Lanes where there is but one connection: what one waits for, the other uses.
+const LANES_OF_ONE_CONNECTION: usize = 2;
 /// Pieces that wait between the reader and the lanes.
 const QUEUED_PIECES: usize = 8;
 /// Events that wait for the coordinator.
@@ -57,10 +65,20 @@ pub struct Upload {
     pub manifest: Arc<ManifestFile>,
     pub board: Arc<Board>,
     pub destination: Destination,
-    pub lanes: usize,
+    pub lanes: Lanes,
+    /// For the first lane, where one is being opened.
+    pub channel: Option<EarlyFiles>,
+    pub further: Arc<FurtherConnections>,
     pub limiter: Arc<Limiter>,
     pub monitor: Arc<dyn Monitor>,
     pub sent: Arc<Sent>,
+}
+
+/// Whether several handles may write to one file at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lanes {
+    One,
+    Several,
 }
 
 /// What was sent, all attempts together.
@@ -72,10 +90,18 @@ pub struct Sent {
 
 /// A part of a chunk on its way to a lane.
 struct Piece {
+    part: Part,
+    /// `None` for one that a lane gave back: it is read again, since to keep all that is in
+    /// flight would take memory on every link for the sake of the few that die.
+    data: Option<bytes::Bytes>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Part {
     chunk: u64,
     /// From the chunk's start.
     offset: u64,
-    data: bytes::Bytes,
+    bytes: usize,
 }
 
 enum Event {
@@ -94,35 +120,33 @@ struct Awaited {
 impl Upload {
     /// Returns when every missing chunk is published. Dropped or failed, it leaves what
     /// was published; parts stay in the private directory.
-    pub async fn run(self) -> Result<(), Failure> {
+    pub async fn run(mut self) -> Result<(), Failure> {
         let geometry = self.plan.geometry;
-        let (pieces, piece_queue) = mpsc::channel(QUEUED_PIECES);
+        let pieces = Arc::new(Queue::new(QUEUED_PIECES));
         let (events, mut event_queue) = mpsc::channel(QUEUED_EVENTS);
-        let piece_queue = Arc::new(Mutex::new(piece_queue));
         let mut tasks = JoinSet::new();
-
-        let mut lanes = Vec::with_capacity(self.lanes);
-        for _ in 0..self.lanes {
-            let files = self.site.further_files().await.map_err(|error| self.failed(&error))?;
-            lanes.push(Arc::new(Lane::new(
-                files,
-                self.guard.run_names().clone(),
-                self.attempt,
-                self.destination.clone(),
+        let crew = Crew::new(
+            self.site.clone(),
+            self.monitor.clone(),
+            Arc::new(lane::Work {
+                pieces: pieces.clone(),
+                events: events.clone(),
+                limiter: self.limiter.clone(),
+                sent: self.sent.clone(),
+                source: self.source.clone(),
+            }),
+            lane::Ground {
+                run: self.guard.run_names().clone(),
+                attempt: self.attempt,
+                destination: self.destination.clone(),
                 geometry,
-            )));
-        }
-        for lane in &lanes {
-            tasks.spawn(lane::work(
-                lane.clone(),
-                lane::Work {
-                    pieces: piece_queue.clone(),
-                    events: events.clone(),
-                    limiter: self.limiter.clone(),
-                    sent: self.sent.clone(),
-                    place: self.site.place(),
-                },
-            ));
+            },
+        );
+        let mut more_lanes = self.lanes == Lanes::Several;
+        let alone = !more_lanes || self.further.hoped_for() == 0;
+        let lanes_here = if more_lanes && alone { LANES_OF_ONE_CONNECTION } else { 1 };
+        for _ in 0..lanes_here {
+            crew.start_here(self.channel.take(), &mut tasks);
         }
         tasks.spawn(
             reader::Reader {
@@ -155,7 +179,7 @@ impl Upload {
             geometry,
             manifest: self.manifest.clone(),
             receipts,
-            lanes,
+            lanes: crew.lanes(),
         };
 
         let mut awaited: BTreeMap<u64, Awaited> = self
@@ -165,6 +189,7 @@ impl Upload {
             .map(|n| (*n, Awaited { bytes: geometry.length(*n), hashed: false }))
             .collect();
         let mut publishing = FuturesUnordered::new();
+        let mut known = 0;
         while !awaited.is_empty() || !publishing.is_empty() {
             tokio::select! {
                 Some(event) = event_queue.recv() => {
@@ -192,6 +217,17 @@ impl Upload {
                     let (chunk, how) = published?;
                     self.sent.chunks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                     self.board.publish(chunk, how);
+                }
+                (opened, may_come) = self.further.beyond(known), if more_lanes => {
+                    known += opened.len();
+                    more_lanes = may_come;
+                    for further in opened.into_iter().filter(|further| !further.is_dead()) {
+                        crew.start_on(further, &mut tasks);
+                    }
+                    if !may_come && known == 0 && !alone {
+                        // What the other connections were to carry.
+                        crew.start_here(None, &mut tasks);
+                    }
                 }
                 Some(ended) = tasks.join_next() => ended.map_err(|error| self.crashed(&error))??,
                 else => return Err(self.crashed(&"the upload stood still")),

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::lane::Lane;
+use futures_util::future::try_join_all;
+
+use super::crew::Lanes;
 use super::{Destination, ManifestFile};
 use crate::engine::board::Published;
 use crate::engine::failure::{Failure, FailureKind, Phase};
@@ -21,7 +23,7 @@ pub struct Publisher {
     pub geometry: Geometry,
     pub manifest: Arc<ManifestFile>,
     pub receipts: Receipts,
-    pub lanes: Vec<Arc<Lane>>,
+    pub lanes: Lanes,
 }
 
 impl Publisher {
@@ -41,9 +43,8 @@ impl Publisher {
     }
 
     async fn publish_stored(&self, n: u64) -> Result<(), Failure> {
-        for lane in &self.lanes {
-            lane.close(n).await.map_err(self.failed())?;
-        }
+        let lanes = self.lanes.all();
+        try_join_all(lanes.iter().map(|lane| lane.close(n))).await.map_err(self.failed())?;
         let part = self.guard.run_names().part(n, self.attempt);
         let files = self.site.files.as_ref();
         let size = files.lstat(&part).await.map_err(self.failed())?.size;
@@ -61,9 +62,8 @@ impl Publisher {
     }
 
     pub async fn close(&self) -> Result<(), Failure> {
-        for lane in &self.lanes {
-            lane.close_all().await.map_err(self.failed())?;
-        }
+        let lanes = self.lanes.all();
+        try_join_all(lanes.iter().map(|lane| lane.close_all())).await.map_err(self.failed())?;
         Ok(())
     }
 

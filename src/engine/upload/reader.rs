@@ -6,7 +6,8 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::manifest_file::ManifestFile;
-use super::{Event, Piece};
+use super::queue::Queue;
+use super::{Event, Part, Piece};
 use crate::engine::board::Board;
 use crate::engine::failure::{Failure, FailureKind, Phase};
 use crate::engine::source::{READ_BYTES, Source};
@@ -27,7 +28,7 @@ pub struct Reader {
     /// Whether a slow merge has to slow the upload.
     pub limit_stored: bool,
     pub piece_bytes: usize,
-    pub pieces: mpsc::Sender<Piece>,
+    pub pieces: Arc<Queue>,
     pub events: mpsc::Sender<Event>,
 }
 
@@ -39,19 +40,18 @@ impl Reader {
                 self.board.wait_until(|found| *n <= found.merged + ahead).await;
             }
             let chain = self.manifest.chain_before(*n).ok_or_else(|| self.source.changed())?;
-            let Some(chain) = self.send(*n, chain).await? else {
-                // The other end gave up; its own error says why.
-                return Ok(());
-            };
+            let chain = self.send(*n, chain).await?;
             if !self.manifest.note(*n, &chain) {
                 self.source.check_unchanged()?;
                 self.manifest.contradict();
                 return Err(self.contradiction(*n));
             }
             if self.events.send(Event::Hashed { chunk: *n }).await.is_err() {
+                // The other end gave up; its own error says why.
                 return Ok(());
             }
         }
+        self.pieces.complete();
         self.source.check_unchanged()
     }
 
@@ -61,7 +61,7 @@ impl Reader {
             .next_step("run the same command again with --rehash")
     }
 
-    async fn send(&self, n: u64, mut chain: Chain) -> Result<Option<Chain>, Failure> {
+    async fn send(&self, n: u64, mut chain: Chain) -> Result<Chain, Failure> {
         let range = self.geometry.range(n);
         let mut at = range.start;
         while at < range.end {
@@ -71,15 +71,13 @@ impl Reader {
             let mut taken = 0;
             while taken < data.len() {
                 let end = data.len().min(taken + self.piece_bytes);
-                let piece =
-                    Piece { chunk: n, offset: at - range.start + taken as u64, data: data.slice(taken..end) };
-                if self.pieces.send(piece).await.is_err() {
-                    return Ok(None);
-                }
+                let offset = at - range.start + taken as u64;
+                let part = Part { chunk: n, offset, bytes: end - taken };
+                self.pieces.push(Piece { part, data: Some(data.slice(taken..end)) }).await;
                 taken = end;
             }
             at += length as u64;
         }
-        Ok(Some(chain))
+        Ok(chain)
     }
 }

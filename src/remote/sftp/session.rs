@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -44,6 +44,8 @@ pub struct Link {
     places: Arc<Semaphore>,
     requests: AtomicU64,
     sent: AtomicU64,
+    /// In nanoseconds; `u64::MAX` until there is one.
+    shortest_round_trip: AtomicU64,
     closing: AtomicBool,
     wake: Notify,
 }
@@ -57,6 +59,7 @@ struct State {
 
 struct Waiting {
     answer: oneshot::Sender<Answer>,
+    asked: Instant,
     _place: OwnedSemaphorePermit,
 }
 
@@ -112,6 +115,7 @@ impl Session {
             places: Arc::new(Semaphore::new(MAX_OUTSTANDING)),
             requests: AtomicU64::new(0),
             sent: AtomicU64::new(0),
+            shortest_round_trip: AtomicU64::new(u64::MAX),
             closing: AtomicBool::new(false),
             wake: Notify::new(),
         });
@@ -137,6 +141,11 @@ impl Requests {
         self.link.requests.load(Ordering::Relaxed)
     }
 
+    pub fn round_trip(&self) -> Option<Duration> {
+        let shortest = self.link.shortest_round_trip.load(Ordering::Relaxed);
+        (shortest != u64::MAX).then(|| Duration::from_nanos(shortest))
+    }
+
     /// Why the session is over.
     pub fn reason(&self) -> Reason {
         self.link.state().ended.clone().unwrap_or_else(closed_here)
@@ -159,7 +168,7 @@ impl Requests {
         let place = places.acquire_owned().await.map_err(|_| self.reason())?;
         let room = queue.reserve().await.map_err(|_| self.reason())?;
         let (sender, answer) = oneshot::channel();
-        let id = self.link.register(Waiting { answer: sender, _place: place })?;
+        let id = self.link.register(Waiting { answer: sender, asked: Instant::now(), _place: place })?;
         self.link.requests.fetch_add(1, Ordering::Relaxed);
         room.send(Packet { head: request.encode(id), payload });
         Ok(answer)
@@ -375,6 +384,8 @@ fn dispatch(packet: Bytes, requests: &Requests) -> Result<(), Reason> {
             "the server answered a request that was never made",
         ));
     };
+    let took = u64::try_from(waiting.asked.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    requests.link.shortest_round_trip.fetch_min(took, Ordering::Relaxed);
     // Who asked has gone; a handle in the answer is closed as it drops.
     let _ = waiting.answer.send(answer);
     Ok(())

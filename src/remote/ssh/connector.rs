@@ -43,6 +43,9 @@ pub struct SshConnector {
     way: Way,
     /// Why the login cannot be repeated without a person.
     needs_person: OnceLock<&'static str>,
+    /// Whether a login by answers was repeated once. Held while that is tried: what turns out
+    /// to be good only once is not shown by several at the same time.
+    answers_repeat: tokio::sync::Mutex<bool>,
     /// Held while the first connection is made, so that a person is asked once.
     learnt: tokio::sync::Mutex<Option<Arc<Learnt>>>,
 }
@@ -63,6 +66,7 @@ impl SshConnector {
             prompter,
             way,
             needs_person: OnceLock::new(),
+            answers_repeat: tokio::sync::Mutex::new(false),
             learnt: tokio::sync::Mutex::new(None),
         }
     }
@@ -89,16 +93,25 @@ impl SshConnector {
                 }
             }
         };
-        if let Some(why) = self.needs_person.get() {
-            return Err(RemoteError::new(
-                RemoteErrorKind::NeedsPerson,
-                format!("{}: no further connection without asking a person again: {why}", self.options.host),
-            ));
+        if !learnt.credentials.iter().any(|credential| matches!(credential, Credential::Answers(_))) {
+            return self.repeat(&learnt).await;
         }
-        let another = self.another(&learnt).await;
-        if let Err(error) = &another
-            && error.kind == RemoteErrorKind::NeedsPerson
-        {
+        let mut repeats = self.answers_repeat.lock().await;
+        if *repeats {
+            drop(repeats);
+            return self.repeat(&learnt).await;
+        }
+        let another = self.repeat(&learnt).await;
+        *repeats = another.is_ok();
+        another
+    }
+
+    async fn repeat(&self, learnt: &Learnt) -> Result<SshConnection, RemoteError> {
+        if let Some(why) = self.needs_person.get() {
+            return Err(login::only_one(&self.options.host, why));
+        }
+        let another = self.another(learnt).await;
+        if another.as_ref().is_err_and(|error| error.kind == RemoteErrorKind::NeedsPerson) {
             // Whoever comes second has found the same.
             let _ = self.needs_person.set(login::ONCE_ONLY);
         }

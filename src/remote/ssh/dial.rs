@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::congestion;
 use super::options::{AddressFamily, SshOptions};
 use crate::model::escape::printable;
 use crate::remote::error::{RemoteError, RemoteErrorKind};
@@ -29,8 +30,10 @@ pub async fn dial(options: &SshOptions) -> Result<TcpStream, RemoteError> {
         // One address that swallows everything must not take the time of the others.
         let left = deadline.saturating_duration_since(Instant::now());
         let share = left / u32::try_from(addresses.len() - index).unwrap_or(1).max(1);
+        let began = Instant::now();
         match timeout(share.max(Duration::from_millis(1)), connect(*address, &local, options)).await {
             Ok(Ok(stream)) => {
+                congestion::choose(&stream, began.elapsed());
                 if let Err(error) = stream.set_nodelay(true) {
                     failures.push(format!("{address}: {error}"));
                     continue;

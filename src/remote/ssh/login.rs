@@ -114,13 +114,7 @@ impl<'a> Login<'a> {
                 Outcome::In => return Ok(()),
                 Outcome::Further => {}
                 Outcome::Refused if matches!(credential, Credential::Answers(_)) => {
-                    return Err(RemoteError::new(
-                        RemoteErrorKind::NeedsPerson,
-                        format!(
-                            "{}: no further connection without asking a person again: {ONCE_ONLY}",
-                            self.options.host
-                        ),
-                    ));
+                    return Err(only_one(&self.options.host, ONCE_ONLY));
                 }
                 Outcome::Refused => return Err(self.refused()),
             }
@@ -254,6 +248,13 @@ pub fn kind(method: Authentication) -> MethodKind {
         Authentication::KeyboardInteractive => MethodKind::KeyboardInteractive,
         Authentication::Password => MethodKind::Password,
     }
+}
+
+pub fn only_one(host: &str, why: &str) -> RemoteError {
+    RemoteError::new(
+        RemoteErrorKind::NeedsPerson,
+        format!("{host}: no further connection without asking a person again: {why}"),
+    )
 }
 
 /// Why showing the same again would take a person.

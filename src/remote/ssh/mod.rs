@@ -11,6 +11,7 @@
 mod algorithms;
 mod attempt;
 mod certificate;
+mod congestion;
 pub mod config;
 mod connection;
 mod connector;
@@ -33,9 +34,11 @@ mod restrictions;
 mod signer;
 mod subsystem;
 mod way;
+mod sudo;
 
 pub use connector::SshConnector;
 pub use options::{
     AddressFamily, Authentication, DEFAULT_PORT, RekeyLimit, Secret, SshOptions, StrictHostKeyChecking, Via,
 };
 pub use prompter::{NoPrompter, Prompter, Question};
+pub use sudo::SudoUser;

