@@ -26,7 +26,7 @@ use super::hash::{By, hash_on_target};
 use super::io::write_file;
 use super::leftovers;
 use super::limiter::Limiter;
-use super::monitor::{Level, Monitor, Notice};
+use super::monitor::{Level, Monitor, Notice, UNKNOWN_TOTAL};
 use super::open::open_named;
 use super::options::{PutOptions, VerifyMethod};
 use super::random::run_id;
@@ -226,7 +226,7 @@ impl Stream {
             site.place()
         );
         self.monitor.notice(Notice { level: Level::Info, text });
-        self.monitor.phase(Phase::Upload, 0, 0);
+        self.monitor.phase(Phase::Upload, 0, UNKNOWN_TOTAL);
         Ok(Begun { path: site.names.target().clone(), merged, before, existing, replace, mode, asked })
     }
 

@@ -11,8 +11,8 @@
 mod algorithms;
 mod attempt;
 mod certificate;
-mod congestion;
 pub mod config;
+mod congestion;
 mod connection;
 mod connector;
 mod dial;
@@ -33,8 +33,8 @@ mod refusal;
 mod restrictions;
 mod signer;
 mod subsystem;
-mod way;
 mod sudo;
+mod way;
 
 pub use connector::SshConnector;
 pub use options::{

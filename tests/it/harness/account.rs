@@ -68,10 +68,6 @@ impl Account {
         &self.name
     }
 
-    pub fn home(&self) -> &Path {
-        &self.home
-    }
-
     pub fn password(&self) -> &str {
         &self.password
     }

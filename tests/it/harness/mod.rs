@@ -9,8 +9,8 @@ pub mod container;
 pub mod program;
 pub mod script;
 pub mod sshd;
-pub mod token;
 pub mod sudoers;
+pub mod token;
 pub mod wait;
 
 pub use container::{ContainerSshd, TestHost};
