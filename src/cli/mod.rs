@@ -21,7 +21,6 @@ pub mod resolve;
 pub mod screen;
 pub mod signals;
 pub mod sources;
-pub mod ssh_option;
 pub mod summary;
 pub mod terminal;
 pub mod tty;

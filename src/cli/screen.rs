@@ -1,6 +1,8 @@
 //! Standard error: one progress bar at most, and lines above it.
 
+use std::collections::HashSet;
 use std::io::Write;
+use std::sync::Mutex;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -13,12 +15,15 @@ const REDRAWS_A_SECOND: u8 = 10;
 pub struct Screen {
     bar: ProgressBar,
     quiet: bool,
+    verbose: bool,
+    /// The details that have been said.
+    said: Mutex<HashSet<String>>,
 }
 
 impl Screen {
     /// Only lines, of those no remarks when `quiet`.
     pub fn plain(quiet: bool) -> Screen {
-        Screen { bar: ProgressBar::hidden(), quiet }
+        Screen { bar: ProgressBar::hidden(), quiet, verbose: false, said: Mutex::default() }
     }
 
     /// With a bar, which shows once there is something to show.
@@ -27,7 +32,13 @@ impl Screen {
         if let Ok(style) = ProgressStyle::with_template("{prefix} [{wide_bar}] {msg}") {
             bar.set_style(style.progress_chars("=> "));
         }
-        Screen { bar, quiet: false }
+        Screen { bar, quiet: false, verbose: false, said: Mutex::default() }
+    }
+
+    /// Shows details too.
+    #[must_use]
+    pub fn verbose(self, verbose: bool) -> Screen {
+        Screen { verbose: verbose && !self.quiet, ..self }
     }
 
     pub fn show(&self, host: &str, view: &View) {
@@ -55,6 +66,14 @@ impl Screen {
     /// A line that `-q` leaves out.
     pub fn remark(&self, text: &str) {
         if !self.quiet {
+            self.line(text);
+        }
+    }
+
+    /// A line for `-v`, the first time that it is said.
+    pub fn detail_once(&self, text: &str) {
+        let is_new = self.said.lock().is_ok_and(|mut said| said.insert(text.to_owned()));
+        if self.verbose && is_new {
             self.line(text);
         }
     }

@@ -20,3 +20,4 @@ mod lock;
 mod loopback;
 mod rows;
 mod scripts;
+mod ssh_config;

@@ -50,6 +50,7 @@ impl OneHost {
         let account = Account::current();
         let target = one_target(&destination, &read_inventory(connection, &account)?)?;
         let screen = if wants_bar(output) { Screen::with_bar() } else { Screen::plain(output.quiet) };
+        let screen = screen.verbose(output.verbose > 0);
         Ok(OneHost { account, target, screen: Arc::new(screen), output: *output })
     }
 

@@ -11,6 +11,7 @@
 mod algorithms;
 mod attempt;
 mod certificate;
+pub mod config;
 mod congestion;
 mod connection;
 mod connector;
@@ -29,6 +30,7 @@ mod process;
 mod prompter;
 mod proxy;
 mod refusal;
+mod restrictions;
 mod signer;
 mod subsystem;
 mod way;
