@@ -11,7 +11,7 @@ use super::destination::Destination;
 use super::error::CliError;
 use super::hosts_file::HostsFile;
 use super::inventory::{Host, Inventory, Unlisted};
-use super::prompt::{AllowedPrompts, TerminalPrompter, person_is_there};
+use super::prompt::{AllowedPrompts, TerminalPrompter, somebody_can_be_asked};
 use super::screen::Screen;
 use crate::model::escape::printable;
 use crate::remote::Connector;
@@ -205,7 +205,7 @@ fn ssh_options(
         local: &local,
         world: &world,
         stall_timeout,
-        person: matches!(asking, Asking::Person(_)) && person_is_there(),
+        person: matches!(asking, Asking::Person(_)) && somebody_can_be_asked(),
         agent_socket: account.agent_socket.clone(),
         inventory: &inventory,
     };

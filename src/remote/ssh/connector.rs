@@ -208,14 +208,17 @@ impl SshConnector {
         let stage = if link.has_greeted() { "in the key exchange" } else { "before the server's greeting" };
         let said = link.said_first();
         if !link.has_greeted() && !said.is_empty() {
-            let what = format!("{stage}: {reason}; in place of one it said: {said}");
+            let what = format!("no SSH greeting came, but: {said}");
             return self.error(RemoteErrorKind::Unreachable, &what);
         }
         let advice = match error {
             HandlerError::Russh(russh::Error::NoCommonAlgo { kind, .. }) => {
-                let missing = match unknown.join(", ") {
+                let kind_in_words = algorithms::in_words(kind);
+                let of_kind = |name: &String| Some(name.strip_prefix(kind_in_words)?.trim().to_string());
+                let missing: Vec<String> = unknown.iter().filter_map(of_kind).collect();
+                let missing = match missing.join(",") {
                     none if none.is_empty() => none,
-                    names => format!(", and does not have what was asked for: {names}"),
+                    names => format!("; haul does not have {names}"),
                 };
                 let keyword = algorithms::keyword(kind);
                 format!("{missing}; to use one of the server's all the same: -o {keyword}=+NAME")
