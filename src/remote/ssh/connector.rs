@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::algorithms::{self, Known};
 use super::connection::{Shared, SshConnection};
 use super::handler::{self, ClientHandler, HandlerError, KeyCheck};
+use super::hop::Hops;
 use super::host_key::HostTrust;
 use super::known_hosts::HostKey;
 use super::link::{Link, LinkStream};
@@ -60,7 +61,13 @@ struct Learnt {
 
 impl SshConnector {
     pub fn new(options: SshOptions, prompter: Arc<dyn Prompter>) -> SshConnector {
-        let way = Way::new(&options.via, &prompter);
+        SshConnector::through(options, prompter, &Hops::default())
+    }
+
+    /// Shares its jump hosts with others that have the same `hops`. Their questions are put
+    /// by the prompter of whoever comes first.
+    pub fn through(options: SshOptions, prompter: Arc<dyn Prompter>, hops: &Hops) -> SshConnector {
+        let way = Way::new(&options.via, &prompter, hops);
         SshConnector {
             options: Arc::new(options),
             prompter,

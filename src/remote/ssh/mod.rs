@@ -36,6 +36,7 @@ mod subsystem;
 mod way;
 
 pub use connector::SshConnector;
+pub use hop::Hops;
 pub use options::{
     AddressFamily, Authentication, DEFAULT_PORT, RekeyLimit, Secret, SshOptions, StrictHostKeyChecking, Via,
 };
