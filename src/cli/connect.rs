@@ -11,6 +11,7 @@ use super::destination::Destination;
 use super::error::CliError;
 use super::hosts_file::HostsFile;
 use super::inventory::{Host, Inventory, Unlisted};
+use super::password;
 use super::prompt::{AllowedPrompts, TerminalPrompter, somebody_can_be_asked};
 use super::screen::Screen;
 use crate::model::escape::printable;
@@ -57,6 +58,8 @@ impl Target {
 /// the one that was named has to be there.
 pub fn read_inventory(args: &ConnectionArgs, account: &Account) -> Result<Inventory, CliError> {
     let found = match &args.hosts_file {
+        // As ssh's -F has it.
+        Some(path) if path == Path::new("none") => None,
         Some(path) => Some(path.clone()),
         None => default_hosts_files(account).into_iter().find(|path| path.exists()),
     };
@@ -86,19 +89,6 @@ pub fn targets(destination: &Destination, inventory: &Inventory) -> Result<Vec<T
         inventory: inventory.clone(),
     };
     Ok(hosts.into_iter().map(target).collect())
-}
-
-/// For commands that work on one host.
-pub fn one_target(destination: &Destination, inventory: &Inventory) -> Result<Target, CliError> {
-    let mut targets = targets(destination, inventory)?;
-    match (targets.pop(), targets.len()) {
-        (Some(target), 0) => Ok(target),
-        (_, others) => Err(CliError::usage(format!(
-            "'{}' stands for {} hosts; several hosts at once are not supported yet: name one",
-            destination.host,
-            others + 1
-        ))),
-    }
 }
 
 /// Who may be asked while connecting.
@@ -141,14 +131,18 @@ pub fn way_to(
     asking: &Asking,
     stall_timeout: Duration,
 ) -> Result<Way, CliError> {
-    let Chain { options, notes } = ssh_options(target, args, account, asking, stall_timeout)?;
+    let Chain { mut options, notes } = ssh_options(target, args, account, asking, stall_timeout)?;
+    // Of the host itself, and of none on the way to it.
+    options.sudo = args.sudo.clone();
+    options.password = args.password_fd.map(password::from_descriptor).transpose()?;
     let prompter: Arc<dyn Prompter> = match asking {
         Asking::Person(screen) if !options.batch_mode => {
             Arc::new(TerminalPrompter::new(screen.clone(), allowed_prompts(&options)))
         }
         _ => Arc::new(NoPrompter),
     };
-    Ok(Way { connector: Arc::new(SshConnector::new(options, prompter)), notes })
+    let connector = SshConnector::through(options, prompter, &target.inventory.hops);
+    Ok(Way { connector: Arc::new(connector), notes })
 }
 
 /// What some host on the way may ask for.
@@ -327,7 +321,7 @@ mod tests {
         let account = account();
         let file = HostsFile::parse(hosts, Path::new("hosts.toml")).expect("a hosts file");
         let destination = Destination::parse(OsStr::new(destination)).expect("a destination");
-        let target = one_target(&destination, &Inventory::new(file)).map_err(|error| error.message)?;
+        let target = targets(&destination, &Inventory::new(file)).map_err(|error| error.message)?.remove(0);
         let args = ConnectionArgs { ssh_config: Some("none".into()), ..args.clone() };
         let chain = ssh_options(&target, &args, &account, &Asking::Nobody, DEFAULT_STALL_TIMEOUT);
         Ok(chain.map_err(|error| error.message)?.options)
@@ -365,14 +359,6 @@ mod tests {
         assert_eq!(options.user_known_hosts[0], Path::new("/home/alice/.ssh/known_hosts"));
         assert_eq!(options.agent_socket.as_deref(), Some(Path::new("/run/agent")));
         assert_eq!(options.strict_host_key_checking, StrictHostKeyChecking::Yes);
-    }
-
-    #[test]
-    fn one_command_works_on_one_host() {
-        let hosts = "[groups]\nweb = ['web[1-3]']\none = ['web1']\n";
-        let none = ConnectionArgs::default();
-        assert!(options("web:/x", hosts, &none).expect_err("three hosts").contains("stands for 3 hosts"));
-        assert_eq!(options("one:/x", hosts, &none).expect("one host").host, "web1");
     }
 
     #[test]

@@ -11,9 +11,11 @@ mod core_dump;
 pub mod destination;
 pub mod error;
 pub mod exit_code;
+pub mod fleet;
 pub mod hosts_file;
 pub mod inventory;
 pub mod json;
+pub mod password;
 pub mod progress;
 pub mod prompt;
 pub mod ranges;
@@ -23,6 +25,7 @@ pub mod signals;
 pub mod sources;
 pub mod summary;
 pub mod terminal;
+pub mod text_table;
 pub mod tty;
 
 use std::ffi::OsString;
@@ -68,7 +71,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<ExitCode, CliError> 
         Command::Status(args) => in_runtime(commands::status::run(&args)),
         Command::Merge(args) => in_runtime(commands::merge::run(&args)),
         Command::Clean(args) => in_runtime(commands::clean::run(&args)),
-        Command::Exec(args) => in_runtime(commands::exec::run(&args)),
+        Command::Exec(args) => in_runtime(commands::exec::run(args.into())),
         Command::Hosts(args) => in_runtime(commands::hosts::run(&args)),
         Command::Demo(args) => in_runtime(commands::demo::run(&args)),
     }

@@ -1,16 +1,24 @@
 //! Puts the verified file in place: mode, owner, times → synced → one atomic rename.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::asked::Asked;
 use super::failure::{Failure, FailureKind, Phase};
-use super::io::{publish, sync_if_possible};
-use super::lock::Held;
+use super::io::{create_with, publish, remove_if_there, sync_if_possible};
+use super::job::{JobError, JobLimits, run_script};
+use super::lock::{Held, LockKind};
 use super::monitor::{Level, Monitor, Notice};
 use super::options::PutOptions;
 use super::site::Site;
 use crate::model::manifest::{Baseline, Manifest};
 use crate::model::names::RunNames;
 use crate::model::remote_path::RemotePath;
+use crate::model::shell::Script;
 use crate::remote::files::{Attributes, FileKind, OpenMode, Owner, SetAttributes, Times};
-use crate::remote::{RemoteError, RemoteErrorKind};
+use crate::remote::{Connection, RemoteError, RemoteErrorKind};
 
 /// How one name comes to replace another on this server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +27,8 @@ pub enum Replace {
     Posix,
     /// The server's plain rename was seen to replace.
     Plain,
+    /// `mv -f` by the target's shell was seen to replace.
+    Shell,
     /// Remove, then rename, as `--non-atomic-replace` allows.
     RemoveFirst,
 }
@@ -30,6 +40,10 @@ pub struct Dress {
     /// The replaced file's, kept where the account may.
     pub owner: Option<Owner>,
     pub times: Option<Times>,
+    /// How many bytes it has. Not set but looked at, before the rename and after it.
+    pub size: u64,
+    /// What has to be set, and not only should.
+    pub asked: Asked,
 }
 
 impl Dress {
@@ -40,6 +54,7 @@ impl Dress {
         options: &PutOptions,
         manifest: &Manifest,
         source_times: Option<Times>,
+        asked: Asked,
         existing: Option<Attributes>,
     ) -> Dress {
         let modified = u32::try_from(manifest.source.identity.modified_ns / 1_000_000_000).unwrap_or(0);
@@ -48,6 +63,8 @@ impl Dress {
             mode: Some(mode),
             owner: existing.and_then(|existing| existing.owner),
             times: options.preserve.then_some(times),
+            size: manifest.geometry().size(),
+            asked,
         }
     }
 }
@@ -71,29 +88,53 @@ pub async fn mode_of(
     }
 }
 
+/// What the committed file got, where that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Dressed {
+    pub mode: Option<u32>,
+    pub owner: Option<Owner>,
+}
+
 /// Finds out how a file can be replaced here, by trying it on private names. Fails where
 /// nothing does it atomically and that was not allowed.
-pub async fn prove_replace(site: &Site, run: &RunNames, options: &PutOptions) -> Result<Replace, Failure> {
+pub async fn prove_replace(
+    site: &Site,
+    run: &RunNames,
+    options: &PutOptions,
+    monitor: &Arc<dyn Monitor>,
+) -> Result<Replace, Failure> {
     if site.files.features().posix_rename {
         return Ok(Replace::Posix);
     }
     let failed = site.failed(Phase::Survey);
     let files = site.files.as_ref();
     let (from, onto) = (run.directory().join("replace.1"), run.directory().join("replace.2"));
-    for path in [&from, &onto] {
-        let handle = files.open(path, OpenMode::CREATE, Some(0o600)).await.map_err(&failed)?;
+    for (path, content) in [(&from, &b"new"[..]), (&onto, b"old one")] {
+        let handle = create_with(files, path, Bytes::from_static(content), 0o600).await.map_err(&failed)?;
         files.close(handle).await.map_err(&failed)?;
     }
-    let replaced = match files.rename(&from, &onto).await {
-        Ok(()) => true,
+    let mut found = None;
+    match files.rename(&from, &onto).await {
+        Ok(()) if was_moved(site, &from, &onto, 3).await.map_err(&failed)? => found = Some(Replace::Plain),
         Err(error) if error.is_link() => return Err(failed(error)),
-        Err(_) => false,
-    };
-    for path in [&from, &onto] {
-        super::io::remove_if_there(files, path).await.map_err(&failed)?;
+        Ok(()) | Err(_) => {}
     }
-    if replaced {
-        return Ok(Replace::Plain);
+    if found.is_none() && site.shell(monitor).await.is_some() {
+        match move_by_shell(site.connection.as_ref(), &from, &onto).await {
+            Ok(()) if was_moved(site, &from, &onto, 3).await.map_err(&failed)? => {
+                found = Some(Replace::Shell)
+            }
+            Err(error @ JobError::Lost) => {
+                return Err(Failure::new(FailureKind::Link, Phase::Survey, site.place(), error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    for path in [&from, &onto] {
+        remove_if_there(files, path).await.map_err(&failed)?;
+    }
+    if let Some(found) = found {
+        return Ok(found);
     }
     if options.non_atomic_replace {
         return Ok(Replace::RemoveFirst);
@@ -107,14 +148,48 @@ pub async fn prove_replace(site: &Site, run: &RunNames, options: &PutOptions) ->
     .next_step("use --non-atomic-replace, or remove the old file first"))
 }
 
+/// Whether a move of a file of `size` bytes did what was asked.
+async fn was_moved(site: &Site, from: &RemotePath, to: &RemotePath, size: u64) -> Result<bool, RemoteError> {
+    let (from, to) = tokio::join!(site.files.lstat(from), site.files.lstat(to));
+    let gone = match from {
+        Err(error) if error.is_not_found() => true,
+        Err(error) if error.is_link() => return Err(error),
+        Ok(_) | Err(_) => false,
+    };
+    match to {
+        Ok(attributes) => Ok(gone && attributes.size.is_none_or(|there| there == size)),
+        Err(error) if error.is_link() => Err(error),
+        Err(_) => Ok(false),
+    }
+}
+
+/// `mv` into a directory would not replace it. Both paths are absolute.
+const MOVE: &str = r#"
+[ -f "$from" ] && [ ! -d "$to" ] && exec mv -f "$from" "$to"
+"#;
+/// A rename takes no time; a disk that sleeps may.
+const MOVE_LIMIT: Duration = Duration::from_secs(30);
+const MOVE_OUTPUT_MAX_BYTES: usize = 4096;
+
+/// Whatever it says, look afterwards.
+async fn move_by_shell(
+    connection: &dyn Connection,
+    from: &RemotePath,
+    to: &RemotePath,
+) -> Result<(), JobError> {
+    let script = Script::new(&[MOVE]).set("from", from.as_bytes()).set("to", to.as_bytes());
+    let limits =
+        JobLimits { timeout: Some(MOVE_LIMIT), silence: None, max_output_bytes: MOVE_OUTPUT_MAX_BYTES };
+    run_script(connection, &script, limits).await.map(drop)
+}
+
 /// The file mode creation mask of the target's server, found by creating a file.
 async fn find_umask(site: &Site, run: &RunNames) -> Result<u32, RemoteError> {
     let files = site.files.as_ref();
     let path = run.directory().join("umask");
     let handle = files.open(&path, OpenMode::CREATE, Some(0o777)).await?;
-    let attributes = files.stat_handle(&handle).await;
     files.close(handle).await?;
-    let mode = attributes?.mode.unwrap_or(0o644);
+    let mode = files.lstat(&path).await?.mode.unwrap_or(0o644);
     files.remove(&path).await?;
     Ok(!mode & 0o777)
 }
@@ -145,37 +220,80 @@ pub async fn commit(
     replace: Replace,
     dress: Dress,
     monitor: &dyn Monitor,
-) -> Result<(), Failure> {
+) -> Result<Dressed, Failure> {
     let failed = site.failed(Phase::Commit);
     let files = site.files.as_ref();
-    let (handle, prepared) =
-        tokio::join!(files.open(merged, OpenMode::WRITE, None), prepare(site, merged, dress, monitor));
-    let handle = handle.map_err(&failed)?;
-    let synced = match prepared {
-        Ok(()) => sync_if_possible(files, &handle).await.map_err(&failed),
-        Err(failure) => Err(failure),
+    // Opened before the mode is set, which may forbid it; for reading too, since some servers
+    // empty what is opened for writing alone.
+    let handle = match files.features().fsync {
+        true => Some(files.open(merged, OpenMode::READ_WRITE, None).await.map_err(&failed)?),
+        false => None,
     };
-    let (closed, checked, now) = tokio::join!(files.close(handle), held.check(files), target_now(site));
-    synced?;
-    closed.map_err(&failed)?;
+    let prepared = prepare(site, merged, dress, monitor).await;
+    let synced = match &handle {
+        Some(handle) => sync_if_possible(files, handle).await,
+        None => Ok(()),
+    };
+    let close = async {
+        match handle {
+            Some(handle) => files.close(handle).await,
+            None => Ok(()),
+        }
+    };
+    let (closed, checked, standing, now) =
+        tokio::join!(close, held.check(files), files.lstat(merged), target_now(site));
+    closed.and(synced).map_err(&failed)?;
+    let dressed = prepared?;
     checked?;
     let (now, attributes) = now?;
     if now != before || attributes.is_some_and(|a| !matches!(a.kind, FileKind::File | FileKind::Unknown)) {
         return Err(appeared(site, before));
     }
-    let linked = put_in_place(site, merged, before, replace).await?;
-    let remove = async { if linked { files.remove(merged).await.map_err(&failed) } else { Ok(()) } };
-    let (removed, ()) = tokio::join!(remove, sync_directory(site, monitor));
-    removed
+    if let Some(size) = standing.map_err(&failed)?.size
+        && size != dress.size
+    {
+        let cause = format!(
+            "the merged file has {size} bytes now and had {} when it was verified; the target was not touched",
+            dress.size
+        );
+        return Err(Failure::new(FailureKind::Verification, Phase::Commit, site.place(), cause)
+            .next_step("run the same command again"));
+    }
+    let proven_link = held.kind() == LockKind::Linked;
+    put_in_place(site, merged, before, replace, dress.size, proven_link).await?;
+    let (committed, ()) =
+        tokio::join!(check_in_place(site, merged, dress.size), sync_directory(site, monitor));
+    committed.map(|()| dressed)
 }
 
-/// True where the merged file keeps its own name beside the target's.
+/// A rename was answered with OK. There are servers that say so and move nothing, or not
+/// all of it: what stands at the target is looked at before anybody is told of a success.
+async fn check_in_place(site: &Site, merged: &RemotePath, size: u64) -> Result<(), Failure> {
+    let failed = site.failed(Phase::Commit);
+    let target = site.names.target();
+    if was_moved(site, merged, target, size).await.map_err(&failed)? {
+        return Ok(());
+    }
+    let there = match site.files.lstat(target).await {
+        Ok(attributes) => {
+            attributes.size.map_or("a file".to_owned(), |size| format!("a file of {size} bytes"))
+        }
+        Err(error) if error.is_not_found() => "nothing".to_owned(),
+        Err(error) => return Err(failed(error)),
+    };
+    let cause = format!("the server said that {size} bytes were put in place, and there is {there}");
+    Err(Failure::new(FailureKind::Verification, Phase::Commit, site.place(), cause)
+        .next_step("look at the target, and run the same command again"))
+}
+
 async fn put_in_place(
     site: &Site,
     merged: &RemotePath,
     before: Baseline,
     replace: Replace,
-) -> Result<bool, Failure> {
+    size: u64,
+    proven_link: bool,
+) -> Result<(), Failure> {
     let failed = site.failed(Phase::Commit);
     let files = site.files.as_ref();
     let target = site.names.target();
@@ -183,20 +301,33 @@ async fn put_in_place(
         // A link fails where something has appeared in this very moment.
         if files.features().hard_link {
             match files.hard_link(merged, target).await {
-                Ok(()) => return Ok(true),
+                Ok(()) if proven_link => return files.remove(merged).await.map_err(&failed),
+                // There are servers that say OK and link nothing: the one name that there is
+                // of the file stays until the other is seen.
+                Ok(()) => match files.lstat(target).await {
+                    Ok(linked) if linked.size.is_none_or(|linked| linked == size) => {
+                        return files.remove(merged).await.map_err(&failed);
+                    }
+                    Err(error) if error.is_link() => return Err(failed(error)),
+                    Ok(_) | Err(_) => {}
+                },
                 Err(error) if error.is_link() || error.is_not_found() => return Err(failed(error)),
                 Err(_) if files.lstat(target).await.is_ok() => return Err(appeared(site, before)),
                 Err(_) => {}
             }
         }
-        return files.rename(merged, target).await.map(|()| false).map_err(&failed);
+        return files.rename(merged, target).await.map_err(&failed);
     }
-    let replaced = match replace {
-        Replace::Posix => files.rename_over(merged, target).await,
-        Replace::Plain => files.rename(merged, target).await,
-        Replace::RemoveFirst => publish(files, merged, target).await,
-    };
-    replaced.map(|()| false).map_err(&failed)
+    match replace {
+        Replace::Posix => files.rename_over(merged, target).await.map_err(&failed),
+        Replace::Plain => files.rename(merged, target).await.map_err(&failed),
+        Replace::Shell => match move_by_shell(site.connection.as_ref(), merged, target).await {
+            Ok(()) => Ok(()),
+            // It may have happened, or still happen: the next attempt looks.
+            Err(error) => Err(Failure::new(FailureKind::Link, Phase::Commit, site.place(), error)),
+        },
+        Replace::RemoveFirst => publish(files, merged, target).await.map_err(&failed),
+    }
 }
 
 fn appeared(site: &Site, before: Baseline) -> Failure {
@@ -214,33 +345,82 @@ async fn prepare(
     merged: &RemotePath,
     dress: Dress,
     monitor: &dyn Monitor,
-) -> Result<(), Failure> {
+) -> Result<Dressed, Failure> {
     let failed = site.failed(Phase::Commit);
     let files = site.files.as_ref();
     let now = files.lstat(merged).await.map_err(&failed)?;
-    if let Some(owner) = dress.owner
-        && now.owner.is_some_and(|now| now != owner)
+    let mut owner = now.owner;
+    if dress.asked.asks_owner() {
+        owner = Some(give_away(site, merged, now.owner, dress, monitor).await?);
+    } else if let Some(kept) = dress.owner
+        && now.owner.is_some_and(|now| now != kept)
     {
-        match files.set_attributes(merged, SetAttributes { owner: Some(owner), ..Default::default() }).await {
-            Ok(()) => {}
+        owner = match set_owner(site, merged, kept).await {
+            Ok(()) => Some(kept),
             Err(error) if error.is_link() => return Err(failed(error)),
-            Err(_) => keep_group(site, merged, now.owner, owner, monitor).await?,
-        }
+            Err(_) => keep_group(site, merged, now.owner, kept, monitor).await?,
+        };
     }
     let rest = SetAttributes { mode: dress.mode, times: dress.times, ..Default::default() };
     if rest == SetAttributes::default() {
-        return Ok(());
+        return Ok(Dressed { mode: now.mode, owner });
     }
     match files.set_attributes(merged, rest).await {
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(Dressed { mode: dress.mode.or(now.mode), owner }),
         Err(error) if matches!(error.kind, RemoteErrorKind::LinkLost | RemoteErrorKind::NotFound) => {
             Err(failed(error))
         }
+        Err(error) if dress.asked.mode.is_some() => Err(failed(error)),
         Err(error) => {
             warn(site, monitor, format!("mode or times could not be set: {error}"));
-            Ok(())
+            Ok(Dressed { mode: now.mode, owner })
         }
     }
+}
+
+async fn set_owner(site: &Site, path: &RemotePath, owner: Owner) -> Result<(), RemoteError> {
+    site.files.set_attributes(path, SetAttributes { owner: Some(owner), ..Default::default() }).await
+}
+
+/// The owner that was asked for, or an error; of a replaced file's owner, what can be kept.
+async fn give_away(
+    site: &Site,
+    merged: &RemotePath,
+    now: Option<Owner>,
+    dress: Dress,
+    monitor: &dyn Monitor,
+) -> Result<Owner, Failure> {
+    let failed = site.failed(Phase::Commit);
+    let now = now.ok_or_else(|| {
+        Failure::new(
+            FailureKind::Failed,
+            Phase::Commit,
+            site.place(),
+            "this server tells no owner of a file, so none can be set",
+        )
+    })?;
+    let wanted = dress.asked.owner_from(dress.owner.unwrap_or(now));
+    if wanted == now {
+        return Ok(now);
+    }
+    match set_owner(site, merged, wanted).await {
+        Ok(()) => return Ok(wanted),
+        Err(error) if error.is_link() => return Err(failed(error)),
+        Err(_) => {}
+    }
+    let only_asked = dress.asked.owner_from(now);
+    if only_asked != now {
+        set_owner(site, merged, only_asked).await.map_err(|error| {
+            failed(error).next_step(format!(
+                "this account may not give a file to {}:{}; the target was not touched",
+                only_asked.uid, only_asked.gid
+            ))
+        })?;
+    }
+    if only_asked != wanted {
+        warn(site, monitor, "owner or group of the replaced file could not be kept".to_string());
+    }
+    Ok(only_asked)
 }
 
 /// An account that may not give a file away may still set its group to one of its own.
@@ -250,19 +430,21 @@ async fn keep_group(
     now: Option<Owner>,
     wanted: Owner,
     monitor: &dyn Monitor,
-) -> Result<(), Failure> {
+) -> Result<Option<Owner>, Failure> {
     let uid = now.map_or(wanted.uid, |now| now.uid);
-    let group_only = SetAttributes { owner: Some(Owner { uid, gid: wanted.gid }), ..Default::default() };
-    let what = match site.files.set_attributes(merged, group_only).await {
-        Ok(()) if uid == wanted.uid => return Ok(()),
+    let group_only = Owner { uid, gid: wanted.gid };
+    let mut owner = Some(group_only);
+    let what = match set_owner(site, merged, group_only).await {
+        Ok(()) if uid == wanted.uid => return Ok(owner),
         Ok(()) => format!("the owner {} of the replaced file could not be kept", wanted.uid),
         Err(error) if error.is_link() => return Err(Failure::remote(Phase::Commit, site.place(), &error)),
         Err(_) => {
+            owner = now;
             format!("owner and group ({}:{}) of the replaced file could not be kept", wanted.uid, wanted.gid)
         }
     };
     warn(site, monitor, what);
-    Ok(())
+    Ok(owner)
 }
 
 /// So that the rename outlives a power cut, where the server syncs directories.

@@ -1,6 +1,7 @@
 //! The integration tests, one binary: real servers, real shells, the real program.
 #![forbid(unsafe_code)]
 
+mod ansible;
 mod cli;
 mod conformance;
 mod connect;
@@ -11,6 +12,7 @@ mod engine;
 mod exec;
 mod exec_examples;
 mod fake_server;
+mod fleet;
 mod harness;
 mod kills;
 mod known_hosts;
@@ -20,4 +22,6 @@ mod lock;
 mod loopback;
 mod rows;
 mod scripts;
+mod servers;
 mod ssh_config;
+mod sudo;

@@ -7,12 +7,13 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::connection::ConnectionArgs;
+use super::fleet::FleetArgs;
 use super::output::OutputArgs;
 use super::values::{
-    WAIT_FOREVER, parse_bwlimit, parse_chunk_size, parse_connections, parse_kilobits, parse_mode,
-    parse_retries, parse_stall_timeout, parse_user_id, parse_wait,
+    WAIT_FOREVER, parse_bwlimit, parse_chown, parse_chunk_size, parse_connections, parse_kilobits,
+    parse_mode, parse_retries, parse_stall_timeout, parse_user_id, parse_wait,
 };
-use crate::engine::options::{Connections, Wait};
+use crate::engine::options::{Chown, Connections, Wait};
 use crate::model::chunk::ChunkSize;
 use crate::model::names::UserId;
 
@@ -24,20 +25,26 @@ Examples:
   haul put disk.img sftp://alice@web1:2222/srv/disk.img
   haul put --if-exists replace --bwlimit 20MB disk.img web1:/srv/
   haul put -o StrictHostKeyChecking=accept-new -i key disk.img 10.0.0.7:/srv/
+  haul put disk.img 'web[01-20],!web07:/srv/'   the hosts of a pattern, eight at a time
+  haul put --limit @failed disk.img all:/srv/{host}.img
 ";
 
 /// Upload a file; run it again and it resumes
 ///
 /// The file goes in chunks into a directory beside the target; what is there already is
 /// not sent again. Once all is there and verified, one atomic rename puts it in place.
+/// DEST may name several hosts; the file is read and hashed once for all of them.
 #[derive(Debug, Args)]
 pub struct PutArgs {
-    /// What to upload; several need a directory as DEST
+    /// What to upload; several need a directory as DEST. '-' is standard input, which may be a
+    /// pipe of any length: once the command has ended nothing can go on from it
     #[arg(value_name = "SRC", required = true)]
     pub sources: Vec<PathBuf>,
 
-    /// [user@]host:path or sftp://user@host:port/path; a path that ends in '/' or is a
-    /// directory takes SRC's name; a relative path starts at the remote home
+    /// [user@]HOSTS:path or sftp://user@host:port/path. HOSTS are names, ids, groups, ranges
+    /// such as web[01-20], 'all', and exclusions after '!', separated by commas; {host} in the
+    /// path stands for the host's name. A path that ends in '/' or is a directory takes SRC's
+    /// name; a relative path starts at the remote home
     #[arg(value_name = "DEST", required = true)]
     pub destination: OsString,
 
@@ -49,6 +56,9 @@ pub struct PutArgs {
 
     #[command(flatten)]
     pub lock: LockArgs,
+
+    #[command(flatten)]
+    pub fleet: FleetArgs,
 
     #[command(flatten)]
     pub connection: ConnectionArgs,
@@ -77,9 +87,18 @@ pub struct TransferArgs {
     #[arg(short = 'p', long)]
     pub preserve: bool,
 
+    /// Give the target to this user and group of the target: USER, USER:GROUP or :GROUP,
+    /// names or numbers
+    #[arg(long, value_name = "OWNER", value_parser = parse_chown)]
+    pub chown: Option<Chown>,
+
     /// Connections at once: auto or a number [default: auto]
     #[arg(long, value_name = "N", value_parser = parse_connections)]
     pub connections: Option<Connections>,
+
+    /// Also say the SHA-256 of the file that is replaced, in --json
+    #[arg(long)]
+    pub hash_existing: bool,
 
     /// Say what would be done and change nothing on the target
     #[arg(long)]

@@ -1,6 +1,7 @@
 //! A jump host: logged in to as any other host, and then asked for a stream to the next.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -33,6 +34,12 @@ const MAX_PARALLEL_LOGINS: usize = 4;
 #[derive(Clone, Default)]
 pub struct Hops {
     known: Arc<std::sync::Mutex<HashMap<String, Weak<Hop>>>>,
+}
+
+impl fmt::Debug for Hops {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hops")
+    }
 }
 
 impl Hops {

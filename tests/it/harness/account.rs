@@ -1,7 +1,7 @@
 //! An account of the system with a password, for what keys cannot test.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -45,6 +45,23 @@ impl Account {
         });
         wait_until("chpasswd", LOCK_LIMIT, || account.set_password());
         Some(account)
+    }
+
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// What is in /etc/passwd as its shell.
+    pub fn set_shell(&self, shell: &Path) {
+        wait_until("usermod", LOCK_LIMIT, || {
+            Command::new("usermod")
+                .arg("--shell")
+                .arg(shell)
+                .arg(&self.name)
+                .stderr(Stdio::null())
+                .status()
+                .is_ok_and(|status| status.success())
+        });
     }
 
     pub fn name(&self) -> &str {

@@ -546,7 +546,7 @@ pub fn write_script(path: &Path, text: &str) {
     assert!(writer.wait().expect("sh ends").success(), "cannot write {}", path.display());
 }
 
-fn greets(address: SocketAddr) -> bool {
+pub fn greets(address: SocketAddr) -> bool {
     let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(5)) else { return false };
     let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
     let mut greeting = [0; 4];
