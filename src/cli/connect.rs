@@ -12,7 +12,7 @@ use super::error::CliError;
 use super::hosts_file::HostsFile;
 use super::inventory::{Host, Inventory, Unlisted};
 use super::password;
-use super::prompt::{AllowedPrompts, TerminalPrompter, person_is_there};
+use super::prompt::{AllowedPrompts, TerminalPrompter, somebody_can_be_asked};
 use super::screen::Screen;
 use crate::model::escape::printable;
 use crate::remote::Connector;
@@ -141,7 +141,8 @@ pub fn way_to(
         }
         _ => Arc::new(NoPrompter),
     };
-    Ok(Way { connector: Arc::new(SshConnector::new(options, prompter)), notes })
+    let connector = SshConnector::through(options, prompter, &target.inventory.hops);
+    Ok(Way { connector: Arc::new(connector), notes })
 }
 
 /// What some host on the way may ask for.
@@ -198,7 +199,7 @@ fn ssh_options(
         local: &local,
         world: &world,
         stall_timeout,
-        person: matches!(asking, Asking::Person(_)) && person_is_there(),
+        person: matches!(asking, Asking::Person(_)) && somebody_can_be_asked(),
         agent_socket: account.agent_socket.clone(),
         inventory: &inventory,
     };

@@ -3,6 +3,7 @@
 use super::hosts_file::{HostKeys, HostsFile};
 use super::ranges;
 use crate::model::escape::printable;
+use crate::remote::ssh::Hops;
 
 /// A host that a pattern stands for, defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,11 +31,13 @@ impl Host {
 pub struct Inventory {
     hosts: Vec<Host>,
     groups: Vec<(String, Vec<String>)>,
+    /// The jump hosts that are logged in to, for all who go through them in this run.
+    pub hops: Hops,
 }
 
 impl Inventory {
     pub fn new(file: HostsFile) -> Inventory {
-        let mut inventory = Inventory { hosts: Vec::new(), groups: file.groups };
+        let mut inventory = Inventory { hosts: Vec::new(), groups: file.groups, hops: Hops::default() };
         for (name, keys) in file.hosts {
             inventory.hosts.push(Host { name, keys: keys.or(&file.defaults), groups: Vec::new() });
         }

@@ -80,17 +80,11 @@ pub struct AllowedPrompts {
 pub struct TerminalPrompter {
     screen: Arc<Screen>,
     allowed: AllowedPrompts,
-    verbose: bool,
 }
 
 impl TerminalPrompter {
     pub fn new(screen: Arc<Screen>, allowed: AllowedPrompts) -> TerminalPrompter {
-        TerminalPrompter { screen, allowed, verbose: false }
-    }
-
-    /// Also says what only those want to know who asked for more (-v).
-    pub fn verbose(self, verbose: bool) -> TerminalPrompter {
-        TerminalPrompter { verbose, ..self }
+        TerminalPrompter { screen, allowed }
     }
 
     fn ask(&self, question: &str, echo: bool) -> Option<Zeroizing<String>> {
@@ -163,9 +157,7 @@ impl Prompter for TerminalPrompter {
     }
 
     fn detail(&self, message: &str) {
-        if self.verbose {
-            self.tell(message);
-        }
+        self.screen.detail_once(&format!("haul: {message}"));
     }
 }
 

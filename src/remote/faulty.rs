@@ -182,6 +182,10 @@ impl Connector for FaultyConnector {
         self.inner.host()
     }
 
+    fn needs_person(&self) -> Option<String> {
+        self.inner.needs_person()
+    }
+
     async fn connect(&self) -> Result<Arc<dyn Connection>, RemoteError> {
         let link = Link { script: self.script.clone(), lost: Arc::new(watch::Sender::new(false)) };
         let inner = link.call("connect", String::new(), self.inner.connect()).await?;

@@ -77,7 +77,7 @@ pub fn offer(options: &SshOptions, known: &Known) -> Result<Offer, RemoteError> 
     let mut lists = Lists { host: &options.host, unknown: Vec::new() };
     let kex_all: Vec<&str> = kex::ALL_KEX_ALGORITHMS.iter().map(|name| (**name).as_ref()).collect();
     let mut kex: Vec<kex::Name> = lists.choose(
-        "key exchange",
+        AlgorithmKind::Kex,
         options.kex_algorithms.as_deref(),
         &texts(&KEX),
         &without(&kex_all, kex::NONE.as_ref()),
@@ -87,7 +87,7 @@ pub fn offer(options: &SshOptions, known: &Known) -> Result<Offer, RemoteError> 
     let cipher_all: Vec<&str> = cipher::ALL_CIPHERS.iter().map(|name| (**name).as_ref()).collect();
     let cipher_all = without(&without(&cipher_all, cipher::NONE.as_ref()), cipher::CLEAR.as_ref());
     let cipher = lists.choose(
-        "cipher",
+        AlgorithmKind::Cipher,
         options.ciphers.as_deref(),
         &texts(if has_aes() { &CIPHERS_WITH_AES } else { &CIPHERS_WITHOUT_AES }),
         &cipher_all,
@@ -95,7 +95,7 @@ pub fn offer(options: &SshOptions, known: &Known) -> Result<Offer, RemoteError> 
     )?;
     let mac_all: Vec<&str> = mac::ALL_MAC_ALGORITHMS.iter().map(|name| (**name).as_ref()).collect();
     let mac = lists.choose(
-        "MAC",
+        AlgorithmKind::Mac,
         options.macs.as_deref(),
         &texts(&MACS),
         &without(&mac_all, mac::NONE.as_ref()),
@@ -118,6 +118,16 @@ pub fn offer(options: &SshOptions, known: &Known) -> Result<Offer, RemoteError> 
         },
         unknown: lists.unknown,
     })
+}
+
+pub fn in_words(kind: &AlgorithmKind) -> &'static str {
+    match kind {
+        AlgorithmKind::Kex => "key exchange",
+        AlgorithmKind::Key => "host key",
+        AlgorithmKind::Cipher => "cipher",
+        AlgorithmKind::Compression => "compression",
+        AlgorithmKind::Mac => "MAC",
+    }
 }
 
 /// The keyword of ssh_config that asks for other algorithms.
@@ -144,7 +154,7 @@ fn host_keys(
     let old_certified = format!("ssh-rsa{CERTIFICATE_SUFFIX}");
     let all: Vec<&str> = default.iter().copied().chain([old_certified.as_str(), "ssh-rsa"]).collect();
     let wanted = options.host_key_algorithms.as_deref();
-    let mut chosen = lists.choose("host key", wanted, &default, &all, |name| {
+    let mut chosen = lists.choose(AlgorithmKind::Key, wanted, &default, &all, |name| {
         let is_certified = name.ends_with(CERTIFICATE_SUFFIX);
         let plain = name.strip_suffix(CERTIFICATE_SUFFIX).unwrap_or(name);
         Some((is_certified, plain.parse::<Algorithm>().ok()?))
@@ -168,12 +178,13 @@ impl Lists<'_> {
     /// `wanted` as ssh_config has it: a whole list, or what changes the default one.
     fn choose<T>(
         &mut self,
-        kind: &str,
+        kind: AlgorithmKind,
         wanted: Option<&[String]>,
         default: &[&str],
         all: &[&str],
         find: impl Fn(&str) -> Option<T>,
     ) -> Result<Vec<T>, RemoteError> {
+        let kind = in_words(&kind);
         let (names, unknown) = resolve(wanted, default, all);
         self.unknown.extend(unknown.iter().map(|name| format!("{kind} {}", printable(name.as_bytes()))));
         let found: Vec<T> = names.into_iter().filter_map(find).collect();

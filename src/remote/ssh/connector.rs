@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::algorithms::{self, Known};
 use super::connection::{Shared, SshConnection};
 use super::handler::{self, ClientHandler, HandlerError, KeyCheck};
+use super::hop::Hops;
 use super::host_key::HostTrust;
 use super::known_hosts::HostKey;
 use super::link::{Link, LinkStream};
@@ -60,7 +61,13 @@ struct Learnt {
 
 impl SshConnector {
     pub fn new(options: SshOptions, prompter: Arc<dyn Prompter>) -> SshConnector {
-        let way = Way::new(&options.via, &prompter);
+        SshConnector::through(options, prompter, &Hops::default())
+    }
+
+    /// Shares its jump hosts with others that have the same `hops`. Their questions are put
+    /// by the prompter of whoever comes first.
+    pub fn through(options: SshOptions, prompter: Arc<dyn Prompter>, hops: &Hops) -> SshConnector {
+        let way = Way::new(&options.via, &prompter, hops);
         SshConnector {
             options: Arc::new(options),
             prompter,
@@ -208,14 +215,17 @@ impl SshConnector {
         let stage = if link.has_greeted() { "in the key exchange" } else { "before the server's greeting" };
         let said = link.said_first();
         if !link.has_greeted() && !said.is_empty() {
-            let what = format!("{stage}: {reason}; in place of one it said: {said}");
+            let what = format!("no SSH greeting came, but: {said}");
             return self.error(RemoteErrorKind::Unreachable, &what);
         }
         let advice = match error {
             HandlerError::Russh(russh::Error::NoCommonAlgo { kind, .. }) => {
-                let missing = match unknown.join(", ") {
+                let kind_in_words = algorithms::in_words(kind);
+                let of_kind = |name: &String| Some(name.strip_prefix(kind_in_words)?.trim().to_string());
+                let missing: Vec<String> = unknown.iter().filter_map(of_kind).collect();
+                let missing = match missing.join(",") {
                     none if none.is_empty() => none,
-                    names => format!(", and does not have what was asked for: {names}"),
+                    names => format!("; haul does not have {names}"),
                 };
                 let keyword = algorithms::keyword(kind);
                 format!("{missing}; to use one of the server's all the same: -o {keyword}=+NAME")

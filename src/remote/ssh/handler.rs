@@ -6,6 +6,7 @@ use russh::client::{DisconnectReason, Handler, Session};
 use russh::keys::PublicKeyBase64;
 use russh::{ChannelId, ChannelOpenFailure};
 
+use super::algorithms;
 use super::host_key::{self, HostTrust};
 use super::known_hosts::HostKey;
 use super::link::{Ending, Link};
@@ -147,13 +148,7 @@ pub fn describe(error: &HandlerError) -> String {
             "the server closed the connection".to_string()
         }
         russh::Error::NoCommonAlgo { kind, ours, theirs } => {
-            let kind = match kind {
-                russh::AlgorithmKind::Kex => "key exchange",
-                russh::AlgorithmKind::Key => "host key",
-                russh::AlgorithmKind::Cipher => "cipher",
-                russh::AlgorithmKind::Compression => "compression",
-                russh::AlgorithmKind::Mac => "MAC",
-            };
+            let kind = algorithms::in_words(kind);
             // Announcements stand in the list of key exchanges and are none.
             let is_algorithm =
                 |name: &&String| !name.starts_with("kex-strict-") && !name.starts_with("ext-info-");

@@ -1,5 +1,7 @@
 //! A jump host: logged in to as any other host, and then asked for a stream to the next.
 
+use std::collections::HashMap;
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -10,7 +12,7 @@ use russh::ChannelOpenFailure;
 use russh::ChannelStream;
 use russh::client::Msg;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 use super::connection::Shared;
 use super::connector::SshConnector;
@@ -24,16 +26,59 @@ use crate::remote::error::{RemoteError, RemoteErrorKind};
 /// it cannot reach it.
 const ANSWER_ALLOWANCE: Duration = Duration::from_secs(1);
 
+/// Logins to one hop at the same time; sshd begins to refuse some at ten (MaxStartups).
+const MAX_PARALLEL_LOGINS: usize = 4;
+
+/// The jump hosts of one run. Whoever goes through the same one shares it: a person is asked
+/// once, whatever the number of hosts behind it.
+#[derive(Clone, Default)]
+pub struct Hops {
+    known: Arc<std::sync::Mutex<HashMap<String, Weak<Hop>>>>,
+}
+
+impl fmt::Debug for Hops {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hops")
+    }
+}
+
+impl Hops {
+    /// Two hops are the same when everything about them is.
+    pub(super) fn hop(&self, options: &SshOptions, prompter: &Arc<dyn Prompter>) -> Arc<Hop> {
+        let everything = format!("{options:?}");
+        let make = || Arc::new(Hop::new(options.clone(), prompter.clone(), self));
+        // A password is not in the text: it could be another.
+        let is_shared = options.password.is_none();
+        let before = match self.known.lock() {
+            Ok(known) if is_shared => known.get(&everything).and_then(Weak::upgrade),
+            _ => None,
+        };
+        // Made without the lock: there may be another hop before this one.
+        let hop = before.unwrap_or_else(make);
+        if let Ok(mut known) = self.known.lock()
+            && is_shared
+        {
+            known.insert(everything, Arc::downgrade(&hop));
+        }
+        hop
+    }
+}
+
 pub struct Hop {
     connector: Box<SshConnector>,
+    logins: Semaphore,
     /// The last connection that was made; `None` before the first. Whoever makes the first
     /// holds the lock meanwhile, so that a person is asked once.
     last: Mutex<Option<Weak<Shared>>>,
 }
 
 impl Hop {
-    pub fn new(options: SshOptions, prompter: Arc<dyn Prompter>) -> Hop {
-        Hop { connector: Box::new(SshConnector::new(options, prompter)), last: Mutex::new(None) }
+    fn new(options: SshOptions, prompter: Arc<dyn Prompter>, hops: &Hops) -> Hop {
+        Hop {
+            connector: Box::new(SshConnector::through(options, prompter, hops)),
+            logins: Semaphore::new(MAX_PARALLEL_LOGINS),
+            last: Mutex::new(None),
+        }
     }
 
     /// A stream to the host of `options`, from the hop's end. The hop's connection lives as
@@ -89,6 +134,8 @@ impl Hop {
         {
             return Ok(standing.clone());
         }
+        // Never closed, so this only waits.
+        let _login = self.logins.acquire().await;
         match self.connector.open().await {
             Ok(another) => {
                 *self.last.lock().await = Some(Arc::downgrade(&another));

@@ -50,10 +50,9 @@ pub enum NoKey {
 impl KeyFile {
     /// `Ok(None)` where there is no such file. `with_certificate`: also the one beside it.
     pub fn read(path: &Path, with_certificate: bool) -> Result<Option<KeyFile>, String> {
-        let certificate = match with_certificate {
-            true => read_certificate(&beside(path, "-cert.pub"))?,
-            false => None,
-        };
+        // Nobody has named it: one that is no certificate does not spoil the key.
+        let beside_it = with_certificate.then(|| read_certificate(&beside(path, "-cert.pub")));
+        let certificate = beside_it.and_then(Result::ok).flatten();
         let file = |public, private| KeyFile {
             path: path.to_path_buf(),
             public,

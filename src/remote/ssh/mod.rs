@@ -37,6 +37,7 @@ mod sudo;
 mod way;
 
 pub use connector::SshConnector;
+pub use hop::Hops;
 pub use options::{
     AddressFamily, Authentication, DEFAULT_PORT, RekeyLimit, Secret, SshOptions, StrictHostKeyChecking, Via,
 };

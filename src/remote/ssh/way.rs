@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::dial;
-use super::hop::Hop;
+use super::hop::{Hop, Hops};
 use super::link::{ByteStream, Link};
 use super::options::{SshOptions, Via};
 use super::prompter::Prompter;
@@ -18,7 +18,7 @@ const REASON_LIMIT: Duration = Duration::from_secs(1);
 /// Kept for all connections to one host: a jump host remembers how it was logged in to.
 pub enum Way {
     Network,
-    Hop(Hop),
+    Hop(Arc<Hop>),
     Command(String),
 }
 
@@ -31,10 +31,10 @@ pub enum Below {
 }
 
 impl Way {
-    pub fn new(via: &Via, prompter: &Arc<dyn Prompter>) -> Way {
+    pub fn new(via: &Via, prompter: &Arc<dyn Prompter>, hops: &Hops) -> Way {
         match via {
             Via::Tcp => Way::Network,
-            Via::Jump(hop) => Way::Hop(Hop::new(SshOptions::clone(hop), prompter.clone())),
+            Via::Jump(hop) => Way::Hop(hops.hop(hop, prompter)),
             Via::Command(command) => Way::Command(command.clone()),
         }
     }

@@ -1,10 +1,11 @@
 //! The table of failures: each says which it is, in these very words.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use haul::remote::RemoteErrorKind;
 use haul::remote::RemoteErrorKind::{Authentication, HostKey, Unreachable};
-use haul::remote::ssh::{AddressFamily, SshOptions};
+use haul::remote::ssh::{AddressFamily, SshOptions, StrictHostKeyChecking};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -138,6 +139,70 @@ async fn each_stage_has_its_deadline() {
     .await;
 }
 
+/// Agrees on keys and then never answers.
+struct MuteAtLogin;
+
+impl russh::server::Handler for MuteAtLogin {
+    type Error = russh::Error;
+
+    async fn auth_none(&mut self, _user: &str) -> Result<russh::server::Auth, russh::Error> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn a_login_without_an_answer_ends_by_the_deadline() {
+    let directory = tempfile::tempdir().expect("temp directory");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let port = listener.local_addr().expect("address").port();
+    let key =
+        russh::keys::PrivateKey::random(&mut russh::keys::key::safe_rng(), russh::keys::Algorithm::Ed25519);
+    let config = russh::server::Config { keys: vec![key.expect("a key")], ..Default::default() };
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.expect("accept");
+        let session = russh::server::run_stream(Arc::new(config), stream, MuteAtLogin).await;
+        let _ = session.expect("a session").await;
+    });
+    fails(
+        SshOptions {
+            connect_timeout: Duration::from_secs(60),
+            user_known_hosts: vec![directory.path().join("known_hosts")],
+            strict_host_key_checking: StrictHostKeyChecking::AcceptNew,
+            ..options(port)
+        },
+        Unreachable,
+        "web1: no answer within 0.7 s at login (tried: nothing)",
+    )
+    .await;
+}
+
+#[test]
+fn a_server_with_one_place_is_served_all_the_same() {
+    let sshd = Sshd::builder().config("MaxStartups 1").config("MaxSessions 1").start();
+    let source = sshd.directory().join("source");
+    std::fs::write(&source, vec![7; 5 << 20]).expect("write");
+    let output = crate::harness::haul(&sshd.home())
+        .args([
+            "put",
+            "-v",
+            "--connections",
+            "4",
+            "--chunk-size",
+            "1MiB",
+            "-P",
+            &sshd.port().to_string(),
+            "-i",
+        ])
+        .arg(sshd.key_path())
+        .args(["-o", &format!("UserKnownHostsFile={}", sshd.known_hosts_path().display())])
+        .arg(&source)
+        .arg(format!("{}@127.0.0.1:{}/target", sshd.user(), sshd.scratch().display()))
+        .output()
+        .expect("haul runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(std::fs::read(sshd.scratch().join("target")).expect("read"), vec![7; 5 << 20]);
+}
+
 #[tokio::test]
 async fn what_is_no_ssh_server_is_quoted() {
     for (bytes, said) in [
@@ -149,10 +214,7 @@ async fn what_is_no_ssh_server_is_quoted() {
         fails(
             options(port),
             Unreachable,
-            &format!(
-                "web1: before the server's greeting: the server closed the connection; in place of one it \
-                 said: {said} (127.0.0.1, port {port})"
-            ),
+            &format!("web1: no SSH greeting came, but: {said} (127.0.0.1, port {port})"),
         )
         .await;
     }
@@ -170,18 +232,20 @@ async fn what_is_no_ssh_server_is_quoted() {
 #[tokio::test]
 async fn a_server_that_has_no_place_says_so() {
     let sshd = Sshd::builder().config("MaxStartups 1").start();
-    // Somebody who does not log in takes the only place, as soon as sshd has noticed.
-    let mut idle = TcpStream::connect(sshd.address()).await.expect("connect");
-    let mut greeting = [0; 4];
-    idle.read_exact(&mut greeting).await.expect("a greeting");
+    // Somebody who does not log in takes the only place, as soon as it is free.
+    let idle = loop {
+        let mut idle = TcpStream::connect(sshd.address()).await.expect("connect");
+        let mut greeting = [0; 4];
+        idle.read_exact(&mut greeting).await.expect("a greeting");
+        if &greeting == b"SSH-" {
+            break idle;
+        }
+    };
     let port = sshd.port();
     fails(
         SshOptions { host: "web1".to_string(), ..options_for(&sshd) },
         Unreachable,
-        &format!(
-            "web1: before the server's greeting: the server closed the connection; in place of one it said: \
-             Exceeded MaxStartups (127.0.0.1, port {port})"
-        ),
+        &format!("web1: no SSH greeting came, but: Exceeded MaxStartups (127.0.0.1, port {port})"),
     )
     .await;
     drop(idle);
@@ -300,7 +364,7 @@ async fn algorithms() {
         Unreachable,
         &format!(
             "web1: in the key exchange: no common key exchange algorithm: haul offers curve25519-sha256, the \
-             server diffie-hellman-group14-sha1, and does not have what was asked for: key exchange \
+             server diffie-hellman-group14-sha1; haul does not have \
              sntrup761x25519-sha512@openssh.com; to use one of the server's all the same: -o \
              KexAlgorithms=+NAME (127.0.0.1, port {port})"
         ),

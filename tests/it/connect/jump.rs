@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use haul::remote::ssh::{SshConnector, SshOptions, Via};
+use haul::remote::ssh::{Hops, SshConnector, SshOptions, Via};
 use haul::remote::{Connector, RemoteErrorKind};
 
 use crate::harness::Sshd;
@@ -180,6 +180,45 @@ async fn a_password_for_a_hop_is_asked_once() {
     hop.kill_all_sessions();
     works(&*connector.connect().await.expect("connects after a loss")).await;
     assert_eq!(prompter.asked(), [Asked::Password]);
+}
+
+#[tokio::test]
+async fn hosts_behind_the_same_hop_share_its_login() {
+    let Some(account) = Account::create() else { return };
+    let (one, two) = (Sshd::start(), Sshd::start());
+    let hop = Sshd::builder().config("KbdInteractiveAuthentication no").start();
+    let prompter = Arc::new(ScriptedPrompter::new().passwords(&[account.password()]));
+    let hops = Hops::default();
+    let connector = |target: &Sshd| {
+        let options = with_hop(through(target, &[&hop]), |hop| SshOptions {
+            user: account.name().to_string(),
+            identity_files: vec![],
+            ..hop
+        });
+        SshConnector::through(options, prompter.clone(), &hops)
+    };
+    let (first, second) = (connector(&one), connector(&two));
+    let (first, second) = tokio::join!(first.connect(), second.connect());
+    works(&*first.expect("connects")).await;
+    works(&*second.expect("connects to the other")).await;
+    assert_eq!(prompter.asked(), [Asked::Password]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_connections_at_once_do_not_overrun_a_hop() {
+    let target = Sshd::start();
+    // sshd counts a login for a moment longer than it takes.
+    let hop = Sshd::builder().config("MaxStartups 9").start();
+    let connector = Arc::new(connector(through(&target, &[&hop])));
+    let mut connecting = tokio::task::JoinSet::new();
+    for _ in 0..24 {
+        let connector = connector.clone();
+        connecting.spawn(async move {
+            works(&*connector.connect().await.expect("connects")).await;
+        });
+    }
+    connecting.join_all().await;
+    assert!(!hop.log().contains("past MaxStartups"), "{}", hop.log());
 }
 
 #[tokio::test]

@@ -317,6 +317,17 @@ async fn a_certificate_that_is_refused_is_named_and_the_plain_key_still_tried() 
 }
 
 #[tokio::test]
+async fn a_broken_certificate_does_not_spoil_its_key() {
+    let sshd = Sshd::start();
+    std::fs::write(sshd.directory().join("client_key-cert.pub"), "junk").expect("write");
+    works(&*connect(options_for(&sshd)).await.expect("connects")).await;
+    let certificate_files = vec![sshd.directory().join("client_key-cert.pub")];
+    let options = SshOptions { certificate_files, identity_files: vec![], ..options_for(&sshd) };
+    let error = refused(SshOptions { batch_mode: true, ..options }).await;
+    assert_mentions(&error, RemoteErrorKind::Authentication, &["not a certificate that haul can read"]);
+}
+
+#[tokio::test]
 async fn key_files_of_all_formats_get_in() {
     let sshd = Sshd::start();
     for kind in ["ed25519", "ecdsa", "rsa"] {

@@ -1,9 +1,10 @@
 //! Keys that are agreed upon anew in the middle of a transfer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use haul::remote::Connection;
-use haul::remote::ssh::{RekeyLimit, SshOptions};
+use haul::remote::ssh::{RekeyLimit, SshOptions, Via};
 use tokio::io::AsyncWriteExt;
 
 use crate::harness::Sshd;
@@ -66,4 +67,17 @@ async fn a_limit_of_time_is_obeyed() {
     .await
     .expect("keys are agreed upon anew");
     works(&*connection).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_of_all_on_the_way_do_not_stall_a_transfer() {
+    let small = || Sshd::builder().config("RekeyLimit 1M").log_level("DEBUG1").start();
+    let (target, hop) = (small(), small());
+    let rekey_limit = Some(RekeyLimit { bytes: Some(3 * 1024 * 1024), time: None });
+    let bastion = SshOptions { rekey_limit, host: "bastion".to_string(), ..options_for(&hop) };
+    let options = SshOptions { rekey_limit, via: Via::Jump(Arc::new(bastion)), ..options_for(&target) };
+    let connection = connect(options).await.expect("connects");
+    carries_both_ways(&*connection).await;
+    works(&*connection).await;
+    assert!(exchanges(&target) > 10 && exchanges(&hop) > 10);
 }

@@ -345,12 +345,7 @@ async fn invite(
     stop: &Stop,
 ) -> Result<(), Failure> {
     let quoted = |path: PathBuf| shell_word(&path.to_string_lossy());
-    let known_hosts = stage.path("known_hosts").to_string_lossy().into_owned();
-    // ssh takes several files there, and quotes hold the words of one together.
-    let known_hosts = match known_hosts.contains(char::is_whitespace) {
-        true => format!("\"{known_hosts}\""),
-        false => known_hosts,
-    };
+    let known_hosts = ssh_word(&stage.path("known_hosts").to_string_lossy());
     let command = format!(
         "{} put -P {} -i {} -o {} {} {LOGIN}@127.0.0.1:/again.img",
         shell_word(&request.program),
@@ -363,6 +358,14 @@ async fn invite(
     say(audience, &format!("\nThe server stays up, over {served}. Try:\n\n  {command}\n\nCtrl-C ends it."))?;
     stop.stopped().await;
     Ok(())
+}
+
+/// `text` as one word of ssh_config, where several may stand.
+fn ssh_word(text: &str) -> String {
+    match text.contains(|c: char| c.is_whitespace() || "\"'\\#".contains(c)) {
+        true => format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")),
+        false => text.to_owned(),
+    }
 }
 
 /// `text` as one word of a POSIX shell.
