@@ -9,7 +9,7 @@ use super::{Party, Reporter, with_way_on};
 use crate::cli::args::put::{IfExistsArg, PutArgs};
 use crate::cli::error::CliError;
 use crate::cli::exit_code::ExitCode;
-use crate::cli::fleet::table::HostEnd;
+use crate::cli::fleet::table::{HostEnd, STOPPED};
 use crate::cli::fleet::{self, Job, STOP_LIMIT, Way};
 use crate::cli::json::result::{ResultEvent, put_status};
 use crate::cli::resolve::put_options;
@@ -141,7 +141,7 @@ async fn one_host(
                 reporter.failure(&host, shown, &failure);
                 let failed = HostEnd::failed(&failure);
                 end.reason.get_or_insert(failure.to_string());
-                (failed.code, if failed.result == "stopped" { "stopped" } else { "failed" })
+                (failed.code, if failed.result == STOPPED { STOPPED } else { "failed" })
             }
         };
         match results.iter_mut().find(|(known, _)| *known == word) {

@@ -1,7 +1,6 @@
 //! `haul put` onto a fleet.
 
 use std::fs;
-
 use std::time::{Duration, Instant};
 
 use super::stage::{Fleet, result_of, snapshot};
