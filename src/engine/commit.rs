@@ -35,31 +35,39 @@ pub struct Dress {
 impl Dress {
     /// A replaced file keeps its mode and owner; a new one gets the source's mode under
     /// the target's umask. `source_times` is `None` where only the manifest is there.
-    pub async fn decide(
-        site: &Site,
-        run: &RunNames,
+    pub fn new(
+        mode: u32,
         options: &PutOptions,
         manifest: &Manifest,
         source_times: Option<Times>,
         existing: Option<Attributes>,
-    ) -> Result<Dress, Failure> {
-        let source_mode = manifest.source.mode;
-        let mode = match (options.chmod, options.preserve, existing.and_then(|existing| existing.mode)) {
-            (Some(mode), _, _) => mode,
-            (None, true, _) => source_mode,
-            (None, false, Some(mode)) => mode,
-            (None, false, None) => {
-                let umask = find_umask(site, run).await.map_err(site.failed(Phase::Commit))?;
-                source_mode & 0o777 & !umask
-            }
-        };
+    ) -> Dress {
         let modified = u32::try_from(manifest.source.identity.modified_ns / 1_000_000_000).unwrap_or(0);
         let times = source_times.unwrap_or(Times { accessed: modified, modified });
-        Ok(Dress {
+        Dress {
             mode: Some(mode),
             owner: existing.and_then(|existing| existing.owner),
             times: options.preserve.then_some(times),
-        })
+        }
+    }
+}
+
+/// The mode that the committed file gets.
+pub async fn mode_of(
+    site: &Site,
+    run: &RunNames,
+    options: &PutOptions,
+    source_mode: u32,
+    existing: Option<Attributes>,
+) -> Result<u32, Failure> {
+    match (options.chmod, options.preserve, existing.and_then(|existing| existing.mode)) {
+        (Some(mode), _, _) => Ok(mode),
+        (None, true, _) => Ok(source_mode),
+        (None, false, Some(mode)) => Ok(mode),
+        (None, false, None) => {
+            let umask = find_umask(site, run).await.map_err(site.failed(Phase::Commit))?;
+            Ok(source_mode & 0o777 & !umask)
+        }
     }
 }
 
@@ -140,30 +148,34 @@ pub async fn commit(
 ) -> Result<(), Failure> {
     let failed = site.failed(Phase::Commit);
     let files = site.files.as_ref();
-    let handle = files.open(merged, OpenMode::WRITE, None).await.map_err(&failed)?;
-    let prepared = prepare(site, merged, dress, monitor).await;
-    let synced = sync_if_possible(files, &handle).await;
-    let closed = files.close(handle).await;
-    prepared?;
-    synced.map_err(&failed)?;
+    let (handle, prepared) =
+        tokio::join!(files.open(merged, OpenMode::WRITE, None), prepare(site, merged, dress, monitor));
+    let handle = handle.map_err(&failed)?;
+    let synced = match prepared {
+        Ok(()) => sync_if_possible(files, &handle).await.map_err(&failed),
+        Err(failure) => Err(failure),
+    };
+    let (closed, checked, now) = tokio::join!(files.close(handle), held.check(files), target_now(site));
+    synced?;
     closed.map_err(&failed)?;
-
-    held.check(files).await?;
-    let (now, attributes) = target_now(site).await?;
+    checked?;
+    let (now, attributes) = now?;
     if now != before || attributes.is_some_and(|a| !matches!(a.kind, FileKind::File | FileKind::Unknown)) {
         return Err(appeared(site, before));
     }
-    put_in_place(site, merged, before, replace).await?;
-    sync_directory(site, monitor).await;
-    Ok(())
+    let linked = put_in_place(site, merged, before, replace).await?;
+    let remove = async { if linked { files.remove(merged).await.map_err(&failed) } else { Ok(()) } };
+    let (removed, ()) = tokio::join!(remove, sync_directory(site, monitor));
+    removed
 }
 
+/// True where the merged file keeps its own name beside the target's.
 async fn put_in_place(
     site: &Site,
     merged: &RemotePath,
     before: Baseline,
     replace: Replace,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
     let failed = site.failed(Phase::Commit);
     let files = site.files.as_ref();
     let target = site.names.target();
@@ -171,19 +183,20 @@ async fn put_in_place(
         // A link fails where something has appeared in this very moment.
         if files.features().hard_link {
             match files.hard_link(merged, target).await {
-                Ok(()) => return files.remove(merged).await.map_err(&failed),
+                Ok(()) => return Ok(true),
                 Err(error) if error.is_link() || error.is_not_found() => return Err(failed(error)),
                 Err(_) if files.lstat(target).await.is_ok() => return Err(appeared(site, before)),
                 Err(_) => {}
             }
         }
-        return files.rename(merged, target).await.map_err(&failed);
+        return files.rename(merged, target).await.map(|()| false).map_err(&failed);
     }
-    match replace {
-        Replace::Posix => files.rename_over(merged, target).await.map_err(&failed),
-        Replace::Plain => files.rename(merged, target).await.map_err(&failed),
-        Replace::RemoveFirst => publish(files, merged, target).await.map_err(&failed),
-    }
+    let replaced = match replace {
+        Replace::Posix => files.rename_over(merged, target).await,
+        Replace::Plain => files.rename(merged, target).await,
+        Replace::RemoveFirst => publish(files, merged, target).await,
+    };
+    replaced.map(|()| false).map_err(&failed)
 }
 
 fn appeared(site: &Site, before: Baseline) -> Failure {

@@ -54,14 +54,15 @@ impl Guard {
             })?),
         };
         let held = Arc::new(acquirer.acquire(site.files.as_ref()).await?);
-        let files = site.further_files().await.map_err(site.failed(Phase::Lock))?;
-        let keeper = Keeper::start(files, held.clone(), monitor.clone());
-        Ok(Guard {
+        let keeper = Keeper::start(site.files.clone(), held.clone(), monitor.clone());
+        let guard = Guard {
             held,
             keeper: Arc::new(Mutex::new(Some(keeper))),
             stop: stop.clone(),
             place: site.place(),
-        })
+        };
+        guard.move_beats(site);
+        Ok(guard)
     }
 
     /// Moves the private directories of all other runs away. To be done before anything
@@ -76,11 +77,24 @@ impl Guard {
 
     /// After a reconnect: beats go on through the new connection, and the lock is looked at.
     pub async fn renew(&self, site: &Site) -> Result<(), Failure> {
-        let files = site.further_files().await.map_err(site.failed(Phase::Lock))?;
         if let Some(keeper) = self.keeper.lock().await.as_ref() {
-            keeper.replace_files(files);
+            keeper.replace_files(site.files.clone());
         }
+        self.move_beats(site);
         self.held.check(site.files.as_ref()).await
+    }
+
+    /// To a channel of their own, as soon as there is one, so that they do not queue behind
+    /// data.
+    fn move_beats(&self, site: &Site) {
+        let (site, keeper) = (site.clone(), self.keeper.clone());
+        tokio::spawn(async move {
+            // A link that dies here shows wherever it is used.
+            let Ok(files) = site.further_files().await else { return };
+            if let Some(keeper) = keeper.lock().await.as_ref() {
+                keeper.replace_files(files);
+            }
+        });
     }
 
     /// To be asked before anything that counts: looks at the lock where the last beat is

@@ -24,7 +24,7 @@ pub async fn read_small(
         Err(error) => return Err(error),
     };
     let content = read_to_end(files, &handle, limit, path).await;
-    files.close(handle).await?;
+    files.close_unheard(handle).await?;
     content.map(Some)
 }
 
@@ -34,9 +34,17 @@ async fn read_to_end(
     limit: u64,
     path: &RemotePath,
 ) -> Result<Vec<u8>, RemoteError> {
-    let mut content = Vec::new();
+    let read_limit = files.features().read_limit;
+    // The size tells that the first part is all of it; one that is wrong is asked on.
+    let (first, attributes) = tokio::join!(files.read_at(handle, 0, read_limit), files.stat_handle(handle));
+    let mut content = first?.to_vec();
+    if attributes.is_ok_and(|attributes| attributes.size == Some(content.len() as u64))
+        && content.len() as u64 <= limit
+    {
+        return Ok(content);
+    }
     loop {
-        let part = files.read_at(handle, content.len() as u64, files.features().read_limit).await?;
+        let part = files.read_at(handle, content.len() as u64, read_limit).await?;
         if part.is_empty() {
             return Ok(content);
         }
@@ -67,6 +75,38 @@ pub async fn create_with(
             Err(error)
         }
     }
+}
+
+/// Writes a whole file and closes it, synced if `durable` and the server can. Not atomic:
+/// give it a private name, then rename.
+pub async fn write_file(
+    files: &dyn Files,
+    path: &RemotePath,
+    content: Bytes,
+    mode: u32,
+    durable: bool,
+) -> Result<(), RemoteError> {
+    if !durable && files.features().in_order && content.len() <= files.features().write_limit {
+        let handle = files.open(path, OpenMode::CREATE, Some(mode)).await?;
+        let written = files.submit_write(&handle, 0, content.clone()).await;
+        let outcome = match written {
+            Ok(written) => {
+                let (written, closed) = tokio::join!(written, files.close(handle));
+                written.and(closed)
+            }
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Err(error) if error.is_link() => return Err(error),
+            // Not in order after all, or a cause that shows again.
+            Err(_) => {}
+            Ok(()) => return Ok(()),
+        }
+    }
+    let handle = create_with(files, path, content, mode).await?;
+    let synced = if durable { sync_if_possible(files, &handle).await } else { Ok(()) };
+    files.close(handle).await?;
+    synced
 }
 
 /// Writes `content` at `offset` and waits for every acknowledgement.

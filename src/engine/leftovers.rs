@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::failure::{Failure, FailureKind, Phase};
 use super::guard::{Guard, Request};
-use super::io::{remove_all_if_there, remove_if_there};
+use super::io::remove_all_if_there;
 use super::monitor::{Level, Monitor, Notice};
 use super::options::{LockOptions, Wait};
 use super::prepare::clear_directory;
@@ -16,14 +16,16 @@ use crate::model::lock_file::SourceNote;
 /// With the lock held: everything in the temp directory but this run's private lock,
 /// which goes with the release.
 pub async fn remove_all(site: &Site, guard: &Guard) -> Result<(), Failure> {
-    let state = temp::read(site, Phase::Clean).await?.unwrap_or_default();
-    remove_state(site, &state).await?;
-    let failed = site.failed(Phase::Clean);
+    let state = temp::names(site, Phase::Clean).await?.unwrap_or_default();
     let own = guard.run_names().directory();
-    for directory in &state.private {
-        let keep = |name: &[u8]| directory == own && (name == b"lock" || name.starts_with(b"taken."));
-        clear_directory(site, directory, keep).await.map_err(&failed)?;
-    }
+    let clear_private = async {
+        for directory in &state.private {
+            let keep = |name: &[u8]| directory == own && (name == b"lock" || name.starts_with(b"taken."));
+            clear_directory(site, directory, keep).await.map_err(site.failed(Phase::Clean))?;
+        }
+        Ok(())
+    };
+    tokio::try_join!(remove_state(site, &state), clear_private)?;
     Ok(())
 }
 
@@ -34,8 +36,8 @@ async fn remove_state(site: &Site, state: &TempState) -> Result<(), Failure> {
     let chunks = state.stored.keys().map(|n| site.names.chunk(*n));
     let receipts = state.receipts.iter().map(|(n, generation)| site.names.receipt(*n, *generation));
     remove_all_if_there(files, chunks.chain(receipts).collect()).await.map_err(&failed)?;
-    remove_if_there(files, &site.names.manifest()).await.map_err(&failed)?;
-    remove_if_there(files, &site.names.record()).await.map_err(&failed)
+    let vouching = vec![site.names.manifest(), site.names.record()];
+    remove_all_if_there(files, vouching).await.map_err(&failed)
 }
 
 /// The target is complete, and a run that died after its commit left its temp directory:

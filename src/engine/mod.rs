@@ -16,7 +16,9 @@ pub mod report;
 pub mod source;
 pub mod status;
 pub mod stop;
+pub mod stream;
 
+mod along;
 mod attempts;
 mod board;
 mod commit;

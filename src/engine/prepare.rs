@@ -10,6 +10,7 @@ use super::decide::hash_range;
 use super::failure::{Failure, FailureKind, Phase};
 use super::io::{
     create_with, publish, read_small, remove_all_if_there, remove_if_there, sync_if_possible, write_all,
+    write_file,
 };
 use super::merge::{sftp, write_record};
 use super::monitor::{Level, Monitor, Notice};
@@ -40,6 +41,8 @@ pub struct Prepared {
     pub destination: Destination,
     /// Whether several handles may write to one file at once, and anywhere in it.
     pub several_handles: bool,
+    /// Nothing of an earlier upload was there.
+    pub fresh: bool,
 }
 
 pub struct Preparation<'a> {
@@ -59,6 +62,14 @@ pub struct Preparation<'a> {
     pub new_generation: RunId,
 }
 
+struct Laid {
+    plan: Plan,
+    manifest: Arc<ManifestFile>,
+    merged: RemotePath,
+    generation: RunId,
+    fresh: bool,
+}
+
 /// What of an earlier upload stays.
 struct Kept {
     manifest: Manifest,
@@ -68,7 +79,21 @@ struct Kept {
 
 impl Preparation<'_> {
     pub async fn run(self) -> Result<Prepared, Failure> {
-        let state = temp::read(self.site, Phase::Survey).await?.unwrap_or_default();
+        let proving = async { self.prove_placing().await.map_err(self.failed()) };
+        let (several_handles, laid) = tokio::try_join!(proving, self.lay_ground())?;
+        let Laid { plan, manifest, merged, generation, fresh } = laid;
+        let destination = match self.options.merge {
+            MergeMethod::Auto if several_handles => {
+                Destination::Placed { merged: merged.clone(), generation }
+            }
+            _ => Destination::Stored,
+        };
+        Ok(Prepared { plan, manifest, merged, generation, destination, several_handles, fresh })
+    }
+
+    async fn lay_ground(&self) -> Result<Laid, Failure> {
+        let own = (self.attempt == 1).then(|| self.run.directory());
+        let state = temp::read_beside(self.site, Phase::Survey, own).await?.unwrap_or_default();
         state.check_version(self.site)?;
         let kept = match (&state.manifest, self.source) {
             (Some(old), Some(source)) if !self.same_source(old, source) => {
@@ -89,6 +114,22 @@ impl Preparation<'_> {
             None => (self.new_generation, None),
         };
         let merged = self.run.merged(generation);
+        let fresh = old_path.is_none() && state.record.is_none() && state.manifest.is_none();
+        if fresh {
+            // What none of them contradicts may come in any order.
+            let mut manifest = kept.manifest;
+            manifest.baseline = self.before;
+            let create =
+                async { ManifestFile::create(self.site, self.run, manifest).await.map_err(self.failed()) };
+            let (manifest, (), ()) = tokio::try_join!(
+                create,
+                self.take_merged(None, &merged),
+                write_record(self.site, self.run, geometry, plan.found.merged, generation),
+            )?;
+            self.remove_receipts(&state, generation, &plan).await?;
+            self.clear_private(&state, &merged).await?;
+            return Ok(Laid { plan, manifest: Arc::new(manifest), merged, generation, fresh });
+        }
         let recorded = state.record.as_ref().is_some_and(|record| {
             record.generation() == generation
                 && record.geometry() == geometry
@@ -103,15 +144,7 @@ impl Preparation<'_> {
         let manifest = ManifestFile::create(self.site, self.run, manifest).await.map_err(self.failed())?;
         self.remove_receipts(&state, generation, &plan).await?;
         self.clear_private(&state, &merged).await?;
-
-        let several_handles = self.prove_placing().await.map_err(self.failed())?;
-        let destination = match self.options.merge {
-            MergeMethod::Auto if several_handles => {
-                Destination::Placed { merged: merged.clone(), generation }
-            }
-            _ => Destination::Stored,
-        };
-        Ok(Prepared { plan, manifest: Arc::new(manifest), merged, generation, destination, several_handles })
+        Ok(Laid { plan, manifest: Arc::new(manifest), merged, generation, fresh })
     }
 
     fn same_source(&self, old: &Manifest, source: &Source) -> bool {
@@ -295,11 +328,7 @@ impl Preparation<'_> {
         match old {
             Some(old) if old == *merged => Ok(()),
             Some(old) => publish(files, &old, merged).await.map_err(self.failed()),
-            None => {
-                let handle =
-                    create_with(files, merged, Bytes::new(), MERGED_MODE).await.map_err(self.failed())?;
-                files.close(handle).await.map_err(self.failed())
-            }
+            None => write_file(files, merged, Bytes::new(), MERGED_MODE, false).await.map_err(self.failed()),
         }
     }
 
@@ -307,6 +336,10 @@ impl Preparation<'_> {
     async fn clear_private(&self, state: &TempState, merged: &RemotePath) -> Result<(), Failure> {
         for directory in &state.private {
             let own = directory == self.run.directory();
+            if own && self.attempt == 1 {
+                // It is new.
+                continue;
+            }
             let keep = |name: &[u8]| {
                 let outdated = name.starts_with(b"part.") || name.starts_with(b"merged.");
                 own && (name == merged.file_name() || !outdated)
@@ -331,13 +364,14 @@ impl Preparation<'_> {
                 return Ok(false);
             }
         };
-        let written = async {
-            write_all(files, &first, 8, Bytes::from_static(b"third")).await?;
-            write_all(files, &second, 0, Bytes::from_static(b"one.")).await?;
-            write_all(files, &first, 4, Bytes::from_static(b"two.")).await
-        }
-        .await;
-        let closed = (files.close(first).await, files.close(second).await);
+        // In whatever order the server takes them.
+        let (third, one, two) = tokio::join!(
+            write_all(files, &first, 8, Bytes::from_static(b"third")),
+            write_all(files, &second, 0, Bytes::from_static(b"one.")),
+            write_all(files, &first, 4, Bytes::from_static(b"two.")),
+        );
+        let written = third.and(one).and(two);
+        let closed = tokio::join!(files.close(first), files.close(second));
         let read = read_small(files, &path, 64).await;
         remove_if_there(files, &path).await?;
         for outcome in [written, closed.0, closed.1] {

@@ -163,7 +163,9 @@ impl Job for Put {
 impl Put {
     /// Whether there is anything to do, before anything is changed on the target.
     async fn look_first(&mut self, site: &Site, target: &Target) -> Result<Option<PutReport>, Failure> {
-        let state = temp::read(site, Phase::Survey).await?;
+        let (parent, size) = (site.names.target().parent(), self.source.size());
+        let (state, room) = tokio::join!(temp::read(site, Phase::Survey), check_bytes(site, &parent, size));
+        let state = state?;
         state.as_ref().map_or(Ok(()), |state| state.check_version(site))?;
         let under_way = state.as_ref().and_then(|state| state.manifest.as_ref());
         let same_source = under_way.filter(|m| m.source.identity == self.source.description.identity);
@@ -186,7 +188,7 @@ impl Put {
                     return Ok(Some(self.report(site, PutStatus::WouldUpload, None, None)));
                 }
                 if state.is_none() {
-                    check_bytes(site, &site.names.target().parent(), self.source.size()).await?;
+                    room?;
                 }
                 Ok(None)
             }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::OnceCell;
+use tokio::task::JoinHandle;
 
 use super::failure::{Failure, Phase};
 use super::monitor::{Level, Monitor, Notice};
@@ -10,7 +11,7 @@ use super::probe::{Shell, Witness, probe};
 use crate::model::escape::printable;
 use crate::model::names::Names;
 use crate::model::remote_path::RemotePath;
-use crate::remote::{Connection, Files, RemoteError};
+use crate::remote::{Connection, Files, RemoteError, RemoteErrorKind};
 
 #[derive(Clone)]
 pub struct Site {
@@ -50,6 +51,12 @@ impl Site {
         }
     }
 
+    /// A further file channel, opened while other things are done.
+    pub fn further_files_meanwhile(&self) -> EarlyFiles {
+        let site = self.clone();
+        EarlyFiles(tokio::spawn(async move { site.further_files().await }))
+    }
+
     /// The same site with a file channel of its own.
     pub async fn with_further_files(&self) -> Result<Site, RemoteError> {
         let files = self.further_files().await?;
@@ -83,6 +90,24 @@ impl Site {
         tokio::spawn(async move {
             site.shell(&monitor).await;
         });
+    }
+}
+
+/// A file channel that is being opened.
+pub struct EarlyFiles(JoinHandle<Result<Arc<dyn Files>, RemoteError>>);
+
+impl EarlyFiles {
+    pub async fn ready(mut self) -> Result<Arc<dyn Files>, RemoteError> {
+        match (&mut self.0).await {
+            Ok(files) => files,
+            Err(error) => Err(RemoteError::new(RemoteErrorKind::LinkLost, error.to_string())),
+        }
+    }
+}
+
+impl Drop for EarlyFiles {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

@@ -35,7 +35,9 @@ pub async fn resolve(
     meaning: Meaning<'_>,
 ) -> Result<Target, Failure> {
     let written = absolute(files, host, destination).await?;
-    let found = look(files, host, &written).await?;
+    // The parent counts only where nothing is found; to ask for both costs one round trip.
+    let (found, parent) = tokio::join!(look(files, host, &written), check_parent(files, host, &written));
+    let found = found?;
     let is_directory = found.attributes.is_some_and(|a| a.kind == FileKind::Directory);
     let at = |path: &RemotePath| place(host, path);
     if is_directory || written.names_directory() || meaning.into_directory {
@@ -65,7 +67,10 @@ pub async fn resolve(
         return check_kind(host, inside);
     }
     if found.attributes.is_none() {
-        check_parent(files, host, &found.path).await?;
+        match found.path == written {
+            true => parent?,
+            false => check_parent(files, host, &found.path).await?,
+        }
     }
     check_kind(host, found)
 }

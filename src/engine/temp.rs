@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::stream::{StreamExt, TryStreamExt, iter};
+
 use super::failure::{Failure, FailureKind, Phase};
-use super::io::read_small;
+use super::io::{STREAM_REQUESTS, read_small};
 use super::site::Site;
 use crate::model::chunk::Geometry;
 use crate::model::manifest::{self, Manifest, ManifestError};
@@ -24,9 +26,11 @@ pub struct TempState {
     pub stored: BTreeMap<u64, u64>,
     /// Every receipt: chunk and generation.
     pub receipts: Vec<(u64, RunId)>,
+    pub has_manifest: bool,
     pub manifest: Option<Manifest>,
     /// Another version of haul wrote the manifest: nothing is known of what is there.
     pub of_other_version: bool,
+    pub has_record: bool,
     pub record: Option<Record>,
     /// The private directories of runs, fenced or not.
     pub private: Vec<RemotePath>,
@@ -44,9 +48,45 @@ pub struct MergedFile {
 
 /// `None` when there is no temp directory. A symbolic link in its place is an error.
 pub async fn read(site: &Site, phase: Phase) -> Result<Option<TempState>, Failure> {
+    read_beside(site, phase, None).await
+}
+
+/// As [`read`], without looking into `own`: a private directory that is new.
+pub async fn read_beside(
+    site: &Site,
+    phase: Phase,
+    own: Option<&RemotePath>,
+) -> Result<Option<TempState>, Failure> {
+    let Some(mut state) = names(site, phase).await? else { return Ok(None) };
+    let (record, manifest) = (site.names.record(), site.names.manifest());
+    let (record, manifest) = tokio::try_join!(
+        async { if state.has_record { read_record(site, &record, phase).await } else { Ok(None) } },
+        async { if state.has_manifest { read_manifest(site, &manifest, phase).await } else { Ok(None) } },
+    )?;
+    state.record = record;
+    state.of_other_version = matches!(manifest, Some(Err(ManifestError::OtherVersion)));
+    state.manifest = manifest.and_then(Result::ok);
+    let (has_record, has_manifest) = (state.has_record, state.has_manifest);
+    let mut reading = Vec::new();
+    for directory in state.private.iter().filter(|directory| Some(*directory) != own) {
+        reading.push(read_private(site, phase, directory.clone(), has_record, has_manifest));
+    }
+    let found: Vec<Private> = iter(reading).buffered(STREAM_REQUESTS).try_collect().await?;
+    for private in found {
+        state.merged.extend(private.merged);
+        let known = |manifest: &Manifest| manifest.known();
+        state.manifest = state.manifest.into_iter().chain(private.manifest).max_by_key(known);
+        state.record = state.record.into_iter().chain(private.record).max_by_key(Record::merged_chunks);
+    }
+    Ok(Some(state))
+}
+
+/// The names in a temp directory, and the sizes of stored chunks; no content.
+pub async fn names(site: &Site, phase: Phase) -> Result<Option<TempState>, Failure> {
     let temp = site.names.temp();
     let failed = |error| Failure::remote(phase, site.place_of(temp), &error);
-    match site.files.lstat(temp).await {
+    let (attributes, entries) = tokio::join!(site.files.lstat(temp), site.files.list(temp, MAX_ENTRIES));
+    match attributes {
         Ok(attributes) if matches!(attributes.kind, FileKind::Directory | FileKind::Unknown) => {}
         Ok(_) => {
             return Err(Failure::new(
@@ -61,54 +101,59 @@ pub async fn read(site: &Site, phase: Phase) -> Result<Option<TempState>, Failur
         Err(error) => return Err(failed(error)),
     }
     let mut state = TempState::default();
-    let (mut has_record, mut has_manifest) = (false, false);
-    for entry in site.files.list(temp, MAX_ENTRIES).await.map_err(failed)? {
+    for entry in entries.map_err(failed)? {
         match site.names.entry(&entry.name) {
             Entry::Chunk(n) => {
                 state.stored.insert(n, size_of(site, temp, &entry, phase).await?);
             }
             Entry::Receipt(n, generation) => state.receipts.push((n, generation)),
-            Entry::Record => {
-                state.record = read_record(site, &site.names.record(), phase).await?;
-                has_record = true;
-            }
-            Entry::Manifest => {
-                let manifest = read_manifest(site, &site.names.manifest(), phase).await?;
-                state.of_other_version = matches!(manifest, Some(Err(ManifestError::OtherVersion)));
-                state.manifest = manifest.and_then(Result::ok);
-                has_manifest = true;
-            }
+            Entry::Record => state.has_record = true,
+            Entry::Manifest => state.has_manifest = true,
             Entry::Run(_) | Entry::Fenced => state.private.push(temp.join(&entry.name)),
             Entry::Foreign => state.foreign.push(entry.name),
         }
     }
-    for directory in &state.private {
-        let entries = match site.files.list(directory, MAX_ENTRIES).await {
-            Ok(entries) => entries,
-            // Its run has just cleaned up or was fenced: what matters is seen next time.
-            Err(error) if error.is_not_found() => continue,
-            Err(error) => return Err(failed(error)),
-        };
-        for entry in entries {
-            if let Some(generation) = entry.name.strip_prefix(b"merged.").and_then(RunId::parse) {
-                let size = size_of(site, directory, &entry, phase).await?;
-                state.merged.push(MergedFile { path: directory.join(&entry.name), generation, size });
-            }
-            // Without posix-rename the old one is removed before the new one takes its name: a
-            // run that died between the two left it here.
-            let run = RunNames::in_directory(directory.clone());
-            if !has_manifest && entry.name == run.new_manifest().file_name() {
-                let known = |manifest: &Manifest| manifest.known();
-                let found = read_manifest(site, &run.new_manifest(), phase).await?.and_then(Result::ok);
-                state.manifest = state.manifest.into_iter().chain(found).max_by_key(known);
-            }
-            if !has_record && entry.name == run.new_record().file_name() {
-                let found = read_record(site, &run.new_record(), phase).await?;
-                state.record = state.record.into_iter().chain(found).max_by_key(Record::merged_chunks);
-            }
+    Ok(Some(state))
+}
+
+/// What a private directory adds.
+#[derive(Default)]
+struct Private {
+    merged: Vec<MergedFile>,
+    manifest: Option<Manifest>,
+    record: Option<Record>,
+}
+
+async fn read_private(
+    site: &Site,
+    phase: Phase,
+    directory: RemotePath,
+    has_record: bool,
+    has_manifest: bool,
+) -> Result<Private, Failure> {
+    let mut private = Private::default();
+    let entries = match site.files.list(&directory, MAX_ENTRIES).await {
+        Ok(entries) => entries,
+        // Its run has just cleaned up or was fenced: what matters is seen next time.
+        Err(error) if error.is_not_found() => return Ok(private),
+        Err(error) => return Err(Failure::remote(phase, site.place_of(&directory), &error)),
+    };
+    // Without posix-rename the old one is removed before the new one takes its name: a run
+    // that died between the two left it here.
+    let run = RunNames::in_directory(directory.clone());
+    for entry in entries {
+        if let Some(generation) = entry.name.strip_prefix(b"merged.").and_then(RunId::parse) {
+            let size = size_of(site, &directory, &entry, phase).await?;
+            private.merged.push(MergedFile { path: directory.join(&entry.name), generation, size });
+        }
+        if !has_manifest && entry.name == run.new_manifest().file_name() {
+            private.manifest = read_manifest(site, &run.new_manifest(), phase).await?.and_then(Result::ok);
+        }
+        if !has_record && entry.name == run.new_record().file_name() {
+            private.record = read_record(site, &run.new_record(), phase).await?;
         }
     }
-    Ok(Some(state))
+    Ok(private)
 }
 
 /// A record that cannot be read is none: the merge begins anew.

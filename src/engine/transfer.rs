@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::along::Along;
 use super::board::Board;
-use super::commit::{Dress, Replace, commit, prove_replace};
+use super::commit::{self, Dress, Replace, commit, prove_replace};
 use super::failure::{Failure, FailureKind, Phase};
 use super::further::FurtherConnections;
 use super::guard::Guard;
@@ -15,12 +16,12 @@ use super::leftovers;
 use super::limiter::Limiter;
 use super::merge::Merge;
 use super::monitor::{Level, Monitor, Notice};
-use super::options::PutOptions;
+use super::options::{PutOptions, VerifyMethod};
 use super::prepare::{Preparation, Prepared};
 use super::random::run_id;
 use super::repair::rewind;
 use super::report::{MergedBy, PutReport, PutStatus, VerifiedBy};
-use super::site::Site;
+use super::site::{EarlyFiles, Site};
 use super::source::Source;
 use super::space;
 use super::upload::{Destination, Lanes, Sent, Upload};
@@ -40,6 +41,8 @@ pub struct Transfer {
     sent: Arc<Sent>,
     /// Of this attempt.
     further: Arc<FurtherConnections>,
+    /// For the first lane of this attempt.
+    channel: Option<EarlyFiles>,
     attempt: u64,
     /// What this process knows of the source.
     known: Option<Manifest>,
@@ -69,6 +72,7 @@ impl Transfer {
             limiter,
             sent: Arc::default(),
             further: FurtherConnections::none(),
+            channel: None,
             attempt: 0,
             known: None,
             distrust: false,
@@ -135,6 +139,7 @@ impl Transfer {
             return Err(Failure::new(FailureKind::Failed, Phase::Survey, site.place(), "not begun"));
         };
         self.attempt += 1;
+        self.channel = source.map(|_| site.further_files_meanwhile());
         let run = guard.run_names();
         let replace = match before {
             Baseline::Absent => Replace::Posix,
@@ -156,10 +161,19 @@ impl Transfer {
         .await?;
         self.distrust = false;
         self.take_plan(site, &prepared);
-        space::check(site, &prepared.plan, &prepared.destination).await?;
+        if !(prepared.fresh && matches!(prepared.destination, Destination::Placed { .. })) {
+            // Else the first look has seen it.
+            space::check(site, &prepared.plan, &prepared.destination).await?;
+        }
 
         let sent_before = self.sent.bytes.load(Ordering::Relaxed);
-        let outcome = self.fill(site, guard, source, &prepared).await;
+        let source_mode = prepared.manifest.manifest().source.mode;
+        let options = self.options.clone();
+        let (outcome, mode) = tokio::join!(
+            self.fill(site, guard, source, &prepared),
+            // It takes round trips that the upload does not have to wait for.
+            commit::mode_of(site, run, &options, source_mode, existing),
+        );
         // What was learnt of the source is kept, whatever came of the rest.
         self.distrust = prepared.manifest.is_contradicted();
         self.known = (!self.distrust).then(|| prepared.manifest.manifest());
@@ -188,7 +202,7 @@ impl Transfer {
         let began = Instant::now();
         let manifest = prepared.manifest.manifest();
         let times = source.map(|source| source.times);
-        let dress = Dress::decide(site, run, &self.options, &manifest, times, existing).await?;
+        let dress = Dress::new(mode?, &self.options, &manifest, times, existing);
         self.committing = Some(digest);
         self.removed_first = replace == Replace::RemoveFirst;
         self.monitor.phase(Phase::Commit, 0, 0);
@@ -229,12 +243,14 @@ impl Transfer {
         let mut plan = prepared.plan.clone();
         for repair in 0..=REPAIRS {
             let board = Arc::new(Board::new(plan.found.clone()));
+            let along = (self.options.verify != VerifyMethod::Size && !plan.missing.is_empty())
+                .then(|| Along::start(site, &prepared.merged, plan.geometry, &board, &self.monitor));
             self.send_and_merge(site, guard, source, prepared, plan.clone(), board).await?;
             let began = Instant::now();
             self.monitor.phase(Phase::Verify, 0, plan.geometry.size());
             let manifest = prepared.manifest.manifest();
             let verified =
-                verify(site, &prepared.merged, &manifest, self.options.verify, &self.monitor).await?;
+                verify(site, &prepared.merged, &manifest, self.options.verify, along, &self.monitor).await?;
             self.took(Phase::Verify, began);
             let damaged = match verified {
                 Verified::Good(by) => return Ok(by),
@@ -308,6 +324,7 @@ impl Transfer {
                 board: board.clone(),
                 destination: prepared.destination.clone(),
                 lanes: if prepared.several_handles { Lanes::Several } else { Lanes::One },
+                channel: self.channel.take(),
                 further: self.further.clone(),
                 limiter: self.limiter.clone(),
                 monitor: self.monitor.clone(),

@@ -26,6 +26,9 @@ pub struct Features {
     pub read_limit: usize,
     /// How many handles may be open at once, where the server says so.
     pub open_handles: Option<u64>,
+    /// Requests are carried out one after the other as they were made. Not announced, but
+    /// what OpenSSH's server does; whoever relies on it has to see a failure if it does not.
+    pub in_order: bool,
 }
 
 /// A server's file handle: opaque bytes, good for the session that made it.
@@ -163,6 +166,10 @@ pub trait Files: Send + Sync {
     /// Reports what the close reports: some servers tell of a failed write only here.
     /// The handle is gone afterwards, also on an error.
     async fn close(&self, handle: Handle) -> Result<(), RemoteError>;
+    /// Closes what was only read from, and does not wait for an answer that says nothing.
+    async fn close_unheard(&self, handle: Handle) -> Result<(), RemoteError> {
+        self.close(handle).await
+    }
 
     async fn set_attributes(&self, path: &RemotePath, attributes: SetAttributes) -> Result<(), RemoteError>;
     async fn make_directory(&self, path: &RemotePath, mode: u32) -> Result<(), RemoteError>;

@@ -198,7 +198,7 @@ async fn limits_asked_for_together_with_the_greeting() {
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
     let mut server = FakeServer(theirs);
     let (reader, writer) = tokio::io::split(ours);
-    let options = SftpOptions { ask_limits_early: true, ..options() };
+    let options = SftpOptions { in_order: true, ..options() };
     let play = async {
         server.expect(INIT).await;
         // Both are there before the server has said a word.

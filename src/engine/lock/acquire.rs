@@ -168,7 +168,9 @@ impl Acquirer {
             Err(error) if error.is_not_found() => return Ok(false),
             outcome => outcome.map_err(|error| self.remote(&error))?,
         }
-        match files.lstat(&self.private().lock()).await {
+        let private_lock = self.private().lock();
+        let (written, proven) = tokio::join!(files.lstat(&private_lock), self.prove(files));
+        match written {
             Err(error) if error.is_not_found() => return Ok(false),
             Err(error) => return Err(self.remote(&error)),
             // A full disk may swallow the bytes and the close alike.
@@ -183,7 +185,7 @@ impl Acquirer {
             }
             Ok(_) => {}
         }
-        match self.prove(files).await? {
+        match proven? {
             Some(kind) => {
                 self.kind = kind;
                 self.made = true;
@@ -224,13 +226,24 @@ impl Acquirer {
                 Err(_) => return Err(self.remote(&error)),
             }
         }
-        match files.make_directory(self.private().directory(), DIRECTORY_MODE).await {
+        let private = self.private();
+        let look = async || tokio::join!(files.lstat(names.temp()), files.lstat(private.directory()));
+        let making = files.make_directory(private.directory(), DIRECTORY_MODE);
+        let (made, seen) = if files.features().in_order {
+            let (made, seen) = tokio::join!(making, look());
+            (made, Some(seen))
+        } else {
+            (making.await, None)
+        };
+        match made {
             Ok(()) => {}
             Err(error) if error.is_not_found() => return Ok(Some(error)),
             Err(error) => return Err(self.remote(&error)),
         }
-        let private = self.private();
-        let (temp, run) = tokio::join!(files.lstat(names.temp()), files.lstat(private.directory()));
+        let (temp, run) = match seen {
+            Some((Ok(temp), Ok(run))) => (Ok(temp), Ok(run)),
+            _ => look().await,
+        };
         let temp = temp.map_err(|error| self.remote(&error))?;
         match run {
             Ok(run) => self.check_temp(files, temp, run).await.map(|()| None),

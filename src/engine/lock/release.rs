@@ -74,6 +74,16 @@ pub(super) async fn clear_private(
     names: &Names,
     private: &RunNames,
 ) -> Result<(), RemoteError> {
+    if files.features().in_order {
+        let (removed, _) = tokio::join!(
+            files.remove_directory(private.directory()),
+            // Shows again below.
+            files.remove_directory(names.temp())
+        );
+        if removed.is_ok() {
+            return Ok(());
+        }
+    }
     if let Err(error) = files.remove_directory(private.directory()).await {
         stop_at_link(error)?;
         // Not empty, perhaps of a lock that was moved when a link died.

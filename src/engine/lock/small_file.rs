@@ -10,13 +10,21 @@ use crate::remote::{Files, RemoteError, RemoteErrorKind};
 pub async fn read(files: &dyn Files, path: &RemotePath, limit: usize) -> Result<Vec<u8>, RemoteError> {
     let handle = files.open(path, OpenMode::READ, None).await?;
     let content = read_handle(files, &handle, limit).await;
-    files.close(handle).await?;
+    files.close_unheard(handle).await?;
     content
 }
 
 /// The same through an open handle.
 pub async fn read_handle(files: &dyn Files, handle: &Handle, limit: usize) -> Result<Vec<u8>, RemoteError> {
     let mut content: Vec<u8> = Vec::new();
+    if limit <= files.features().read_limit {
+        // The size tells that this is all of it; one that is wrong is asked on.
+        let (part, attributes) = tokio::join!(files.read_at(handle, 0, limit), files.stat_handle(handle));
+        content.extend_from_slice(&part?);
+        if attributes.is_ok_and(|attributes| attributes.size == Some(content.len() as u64)) {
+            return Ok(content);
+        }
+    }
     while content.len() < limit {
         let wanted = (limit - content.len()).min(files.features().read_limit.max(1));
         let part = files.read_at(handle, content.len() as u64, wanted).await?;
@@ -39,6 +47,11 @@ pub async fn write_new(
     mode: u32,
 ) -> Result<(), RemoteError> {
     let handle = files.open(path, OpenMode::CREATE_NEW, Some(mode)).await?;
+    if files.features().in_order && content.len() <= files.features().write_limit {
+        let written = files.submit_write(&handle, 0, Bytes::copy_from_slice(content)).await?;
+        let (written, closed) = tokio::join!(written, files.close(handle));
+        return written.and(closed);
+    }
     let written = write_handle(files, &handle, 0, content).await;
     files.close(handle).await?;
     written

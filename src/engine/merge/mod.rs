@@ -13,7 +13,7 @@ use self::script::ScriptMerge;
 use self::sftp::SftpMerge;
 use super::board::Board;
 use super::failure::{Failure, FailureKind, Phase};
-use super::io::{create_with, publish, sync_if_possible};
+use super::io::{publish, write_file};
 use super::monitor::{Level, Monitor, Notice};
 use super::options::MergeMethod;
 use super::report::MergedBy;
@@ -117,10 +117,8 @@ pub async fn write_record(
         })?;
     let private = run.new_record();
     let files = site.files.as_ref();
-    let handle =
-        create_with(files, &private, Bytes::from(record.to_string()), RECORD_MODE).await.map_err(&failed)?;
-    let synced = sync_if_possible(files, &handle).await;
-    files.close(handle).await.map_err(&failed)?;
-    synced.map_err(&failed)?;
+    let content = Bytes::from(record.to_string());
+    // One that claims nothing need not outlive a power cut.
+    write_file(files, &private, content, RECORD_MODE, merged > 0).await.map_err(&failed)?;
     publish(files, &private, &site.names.record()).await.map_err(&failed)
 }

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::task::JoinSet;
 
-use super::lane::{self, Ground, Lane, Work};
+use super::lane::{self, Ground, Lane, LaneError, Work};
 use crate::engine::failure::{Failure, Phase};
 use crate::engine::further::Further;
 use crate::engine::monitor::{Level, Monitor, Notice};
-use crate::engine::site::Site;
+use crate::engine::site::{EarlyFiles, Site};
 
 type Tasks = JoinSet<Result<(), Failure>>;
 
@@ -45,16 +45,20 @@ impl Crew {
     }
 
     /// A lane in a further channel of the first connection. It ends the upload if it fails.
-    pub fn start_here(&self, tasks: &mut Tasks) {
+    pub fn start_here(&self, opened: Option<EarlyFiles>, tasks: &mut Tasks) {
         let (site, work, ground) = (self.site.clone(), self.work.clone(), self.ground.clone());
         let lanes = self.lanes.clone();
         tasks.spawn(async move {
             let working = async {
-                let lane = Arc::new(Lane::new(site.further_files().await?, ground));
+                let files = match opened {
+                    Some(opened) => opened.ready().await?,
+                    None => site.further_files().await?,
+                };
+                let lane = Arc::new(Lane::new(files, ground));
                 lanes.add(&lane);
                 lane::work(&lane, &work).await
             };
-            working.await.map_err(site.failed(Phase::Upload))
+            working.await.map_err(|error| failure(&site, error))
         });
     }
 
@@ -65,7 +69,7 @@ impl Crew {
         let (site, work, monitor) = (self.site.clone(), self.work.clone(), self.monitor.clone());
         tasks.spawn(async move {
             match lane::work(&lane, &work).await {
-                Err(error) if error.is_link() => {
+                Err(LaneError::Remote(error)) if error.is_link() => {
                     lane.bury();
                     further.bury();
                     let text = format!(
@@ -76,8 +80,15 @@ impl Crew {
                     monitor.notice(Notice { level: Level::Info, text });
                     Ok(())
                 }
-                outcome => outcome.map_err(site.failed(Phase::Upload)),
+                outcome => outcome.map_err(|error| failure(&site, error)),
             }
         });
+    }
+}
+
+fn failure(site: &Site, error: LaneError) -> Failure {
+    match error {
+        LaneError::Remote(error) => Failure::remote(Phase::Upload, site.place(), &error),
+        LaneError::Source(failure) => failure,
     }
 }

@@ -27,7 +27,7 @@ use super::guard::Guard;
 use super::limiter::Limiter;
 use super::monitor::Monitor;
 use super::receipts::Receipts;
-use super::site::Site;
+use super::site::{EarlyFiles, Site};
 use super::source::Source;
 use crate::model::plan::Plan;
 use crate::model::remote_path::RemotePath;
@@ -36,6 +36,7 @@ use crew::Crew;
 pub use manifest_file::ManifestFile;
 use publish::Publisher;
 use queue::Queue;
+pub use window::Window;
 
 /// Lanes where there is but one connection: what one waits for, the other uses.
 const LANES_OF_ONE_CONNECTION: usize = 2;
@@ -65,6 +66,8 @@ pub struct Upload {
     pub board: Arc<Board>,
     pub destination: Destination,
     pub lanes: Lanes,
+    /// For the first lane, where one is being opened.
+    pub channel: Option<EarlyFiles>,
     pub further: Arc<FurtherConnections>,
     pub limiter: Arc<Limiter>,
     pub monitor: Arc<dyn Monitor>,
@@ -86,12 +89,19 @@ pub struct Sent {
 }
 
 /// A part of a chunk on its way to a lane.
-#[derive(Clone)]
 struct Piece {
+    part: Part,
+    /// `None` for one that a lane gave back: it is read again, since to keep all that is in
+    /// flight would take memory on every link for the sake of the few that die.
+    data: Option<bytes::Bytes>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Part {
     chunk: u64,
     /// From the chunk's start.
     offset: u64,
-    data: bytes::Bytes,
+    bytes: usize,
 }
 
 enum Event {
@@ -110,7 +120,7 @@ struct Awaited {
 impl Upload {
     /// Returns when every missing chunk is published. Dropped or failed, it leaves what
     /// was published; parts stay in the private directory.
-    pub async fn run(self) -> Result<(), Failure> {
+    pub async fn run(mut self) -> Result<(), Failure> {
         let geometry = self.plan.geometry;
         let pieces = Arc::new(Queue::new(QUEUED_PIECES));
         let (events, mut event_queue) = mpsc::channel(QUEUED_EVENTS);
@@ -123,6 +133,7 @@ impl Upload {
                 events: events.clone(),
                 limiter: self.limiter.clone(),
                 sent: self.sent.clone(),
+                source: self.source.clone(),
             }),
             lane::Ground {
                 run: self.guard.run_names().clone(),
@@ -135,7 +146,7 @@ impl Upload {
         let alone = !more_lanes || self.further.hoped_for() == 0;
         let lanes_here = if more_lanes && alone { LANES_OF_ONE_CONNECTION } else { 1 };
         for _ in 0..lanes_here {
-            crew.start_here(&mut tasks);
+            crew.start_here(self.channel.take(), &mut tasks);
         }
         tasks.spawn(
             reader::Reader {
@@ -215,7 +226,7 @@ impl Upload {
                     }
                     if !may_come && known == 0 && !alone {
                         // What the other connections were to carry.
-                        crew.start_here(&mut tasks);
+                        crew.start_here(None, &mut tasks);
                     }
                 }
                 Some(ended) = tasks.join_next() => ended.map_err(|error| self.crashed(&error))??,

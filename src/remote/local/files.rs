@@ -61,6 +61,7 @@ impl LocalFiles {
                 write_limit: TRANSFER_BYTES,
                 read_limit: TRANSFER_BYTES,
                 open_handles: None,
+                in_order: false,
             },
             handles: Mutex::default(),
             next_handle: AtomicU64::new(0),

@@ -235,12 +235,22 @@ impl Files for SftpClient {
         let handle = self.ask_handle("list", path, request).await?;
         let mut directory = OpenDirectory { handle, requests: self.requests(), closed: false };
         let mut listing = Listing::new(path, limit);
-        loop {
+        let read = || {
             let request = Request::ReadDirectory { handle: &directory.handle };
-            match self.ask("list", Object::Path(path), request).await? {
-                Reply::Names(names) => listing.add(names)?,
-                Reply::Status(Status { code: status::END_OF_FILE, .. }) => break,
-                other => return Err(self.refused(&format!("list {path:?}"), other)),
+            self.ask("list", Object::Path(path), request)
+        };
+        'reading: loop {
+            // Most directories end with the second answer.
+            let answers = match self.features.in_order {
+                true => <[_; 2]>::from(tokio::try_join!(read(), read())?).into(),
+                false => vec![read().await?],
+            };
+            for answer in answers {
+                match answer {
+                    Reply::Names(names) => listing.add(names)?,
+                    Reply::Status(Status { code: status::END_OF_FILE, .. }) => break 'reading,
+                    other => return Err(self.refused(&format!("list {path:?}"), other)),
+                }
             }
         }
         // Nothing hangs on how a directory closes, so nobody waits for it.
@@ -339,6 +349,12 @@ impl Files for SftpClient {
             Reply::Status(Status { code: status::OK, .. }) => Ok(()),
             other => Err(self.refused(&what, other)),
         }
+    }
+
+    async fn close_unheard(&self, handle: Handle) -> Result<(), RemoteError> {
+        self.paths.lock().remove(&handle.0);
+        self.requests().close_later(handle.0);
+        Ok(())
     }
 
     async fn set_attributes(&self, path: &RemotePath, attributes: SetAttributes) -> Result<(), RemoteError> {

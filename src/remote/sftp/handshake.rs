@@ -28,10 +28,9 @@ pub struct SftpOptions {
     pub handshake_timeout: Duration,
     /// How long nothing at all may move while answers are awaited.
     pub stall_timeout: Duration,
-    /// Asks for the limits together with the greeting and not after it, which saves a
-    /// round trip. Right where the server is known to be OpenSSH's, which answers one
-    /// request after the other; others may not expect it.
-    pub ask_limits_early: bool,
+    /// The server is known to be OpenSSH's, which answers one request after the other: the
+    /// limits are asked for together with the greeting, which others may not expect.
+    pub in_order: bool,
 }
 
 impl Default for SftpOptions {
@@ -39,7 +38,7 @@ impl Default for SftpOptions {
         SftpOptions {
             handshake_timeout: Duration::from_secs(15),
             stall_timeout: Duration::from_secs(30),
-            ask_limits_early: false,
+            in_order: false,
         }
     }
 }
@@ -68,7 +67,7 @@ impl SftpClient {
         S: PacketSink + 'static,
     {
         let (session, greeting) = Session::start(reader, sink, options.stall_timeout);
-        let shaken = shake_hands(session.requests(), greeting, options.ask_limits_early);
+        let shaken = shake_hands(session.requests(), greeting, options.in_order);
         let features = match tokio::time::timeout(options.handshake_timeout, shaken).await {
             Ok(Ok(features)) => features,
             Ok(Err(error)) => {
@@ -91,12 +90,12 @@ impl SftpClient {
 async fn shake_hands(
     requests: &Requests,
     greeting: oneshot::Receiver<Greeting>,
-    ask_limits_early: bool,
+    in_order: bool,
 ) -> Result<Features, RemoteError> {
     let in_greeting =
         |reason: RemoteError| RemoteError::new(reason.kind, format!("SFTP greeting: {}", reason.message));
     let mut limits = None;
-    if ask_limits_early {
+    if in_order {
         limits = Some(requests.submit(Request::Limits, Bytes::new()).await.map_err(in_greeting)?);
     }
     let Ok(greeting) = greeting.await else {
@@ -115,7 +114,7 @@ async fn shake_hands(
         Some(answer) => limits_of(answer.await.ok().and_then(Answer::take)),
         None => None,
     };
-    Ok(features_of(&greeting, limits))
+    Ok(Features { in_order, ..features_of(&greeting, limits) })
 }
 
 /// A server that announces limits and then refuses to tell them has the common ones.
@@ -148,6 +147,7 @@ fn features_of(greeting: &Greeting, limits: Option<Limits>) -> Features {
         write_limit: transfer(limits.map_or(0, |limits| limits.write_bytes)),
         read_limit: transfer(limits.map_or(0, |limits| limits.read_bytes)),
         open_handles: limits.map(|limits| limits.open_handles).filter(|handles| *handles > 0),
+        in_order: false,
     }
 }
 

@@ -46,12 +46,14 @@ impl SshConnection {
     }
 }
 
+/// What a file channel asks for, for messages.
+pub const SUBSYSTEM: &str = "the SFTP subsystem";
+
 #[async_trait]
 impl Connection for SshConnection {
     async fn files(&self) -> Result<Arc<dyn Files>, RemoteError> {
-        let mut channel = self.shared.open_channel("file transfer").await?;
-        self.shared.wait_for("the SFTP subsystem", channel.request_subsystem(true, "sftp")).await?;
-        self.shared.granted("the SFTP subsystem", &mut channel).await?;
+        let channel = self.shared.open_channel("file transfer").await?;
+        self.shared.wait_for(SUBSYSTEM, channel.request_subsystem(true, "sftp")).await?;
         subsystem::start_sftp(self.shared.clone(), channel).await
     }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
@@ -12,23 +13,25 @@ use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::{oneshot, watch};
 
-use super::connection::Shared;
+use super::connection::{SUBSYSTEM, Shared};
 use crate::remote::Files;
-use crate::remote::error::RemoteError;
+use crate::remote::error::{RemoteError, RemoteErrorKind};
 use crate::remote::sftp::{PacketSink, SftpClient, SftpOptions};
 
 /// A payload up to this size is copied behind its head, so that both are one SSH packet.
 const JOIN_BYTES: usize = 4 * 1024;
 
-/// Takes over a channel in which the SFTP subsystem was started.
+/// Takes over a channel in which the SFTP subsystem was asked for; the answer is not waited
+/// for, since it comes before the first packet or instead of it.
 pub async fn start_sftp(shared: Arc<Shared>, channel: Channel<Msg>) -> Result<Arc<dyn Files>, RemoteError> {
     let options = SftpOptions {
         handshake_timeout: shared.options.stall_timeout,
         stall_timeout: shared.options.stall_timeout,
-        ask_limits_early: shared.link.server_name().starts_with("SSH-2.0-OpenSSH_"),
+        in_order: shared.link.server_name().starts_with("SSH-2.0-OpenSSH_"),
     };
     let (read, write) = channel.split();
     let write = Arc::new(write);
+    let refused = Arc::new(AtomicBool::new(false));
     let (open, dropped) = oneshot::channel();
     let (closed_in, closed) = watch::channel(false);
     let reader = ChannelReader {
@@ -37,12 +40,17 @@ pub async fn start_sftp(shared: Arc<Shared>, channel: Channel<Msg>) -> Result<Ar
         at_end: false,
         shared: shared.clone(),
         closed: closed_in,
+        refused: refused.clone(),
         _open: open,
     };
     tokio::spawn(close_after(shared.clone(), write.clone(), dropped));
     let sink = ChannelSink { write, shared: shared.clone(), closed };
     match SftpClient::start_with_sink(reader, sink, options).await {
         Ok(client) => Ok(Arc::new(client)),
+        Err(_) if refused.load(Ordering::Acquire) => Err(RemoteError::new(
+            RemoteErrorKind::Unsupported,
+            format!("{}: the server does not provide {SUBSYSTEM}", shared.options.host),
+        )),
         Err(error) => {
             Err(RemoteError::new(error.kind, format!("{}: {}", shared.options.host, error.message)))
         }
@@ -79,6 +87,8 @@ struct ChannelReader {
     at_end: bool,
     shared: Arc<Shared>,
     closed: watch::Sender<bool>,
+    /// The server does not start the subsystem.
+    refused: Arc<AtomicBool>,
     _open: oneshot::Sender<()>,
 }
 
@@ -103,6 +113,11 @@ impl AsyncRead for ChannelReader {
                 Some(ChannelMsg::Data { data }) => {
                     self.data = data;
                     self.next = next_message(read);
+                }
+                Some(ChannelMsg::Failure) => {
+                    self.refused.store(true, Ordering::Release);
+                    self.at_end = true;
+                    self.closed.send_replace(true);
                 }
                 Some(ChannelMsg::Eof | ChannelMsg::Close) => {
                     self.at_end = true;
