@@ -4,8 +4,10 @@
 
 pub mod account;
 pub mod args;
+mod askpass;
 pub mod commands;
 pub mod connect;
+mod core_dump;
 pub mod destination;
 pub mod error;
 pub mod exit_code;
@@ -20,7 +22,6 @@ pub mod resolve;
 pub mod screen;
 pub mod signals;
 pub mod sources;
-pub mod ssh_option;
 pub mod summary;
 pub mod terminal;
 pub mod text_table;
@@ -43,6 +44,7 @@ use crate::model::escape::printable;
 const SHUTDOWN_LIMIT: Duration = Duration::from_millis(200);
 
 pub fn main() -> std::process::ExitCode {
+    core_dump::forbid();
     let code = match run(std::env::args_os()) {
         Ok(code) => code,
         Err(error) => {

@@ -209,7 +209,7 @@ impl Stream {
         leftovers::remove_all(site, guard).await?;
         let replace = match before {
             Baseline::Absent => Replace::Posix,
-            Baseline::Present { .. } => prove_replace(site, run, &self.options).await?,
+            Baseline::Present { .. } => prove_replace(site, run, &self.options, &self.monitor).await?,
         };
         let mode = mode_of(site, run, &self.options, NEW_FILE_MODE, existing).await?;
         let merged = run.merged(run_id()?);
@@ -244,6 +244,7 @@ impl Stream {
             mode: Some(begun.mode),
             owner: begun.existing.and_then(|existing| existing.owner),
             times: None,
+            size: self.read,
         };
         commit(site, &guard.held, &begun.merged, begun.before, begun.replace, dress, self.monitor.as_ref())
             .await?;

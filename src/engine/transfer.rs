@@ -143,7 +143,7 @@ impl Transfer {
         let run = guard.run_names();
         let replace = match before {
             Baseline::Absent => Replace::Posix,
-            Baseline::Present { .. } => prove_replace(site, run, &self.options).await?,
+            Baseline::Present { .. } => prove_replace(site, run, &self.options, &self.monitor).await?,
         };
         let prepared = Preparation {
             site,
@@ -181,7 +181,7 @@ impl Transfer {
             Ok(verified_by) => verified_by,
             Err(failure) => {
                 let sent = self.sent.bytes.load(Ordering::Relaxed) - sent_before;
-                return Err(space::explained(site, failure, &prepared.plan, sent).await);
+                return Err(space::explained(site, run, failure, &prepared.plan, sent).await);
             }
         };
         prepared.manifest.close().await.map_err(site.failed(Phase::Upload))?;

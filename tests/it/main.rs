@@ -21,3 +21,5 @@ mod lock;
 mod loopback;
 mod rows;
 mod scripts;
+mod servers;
+mod ssh_config;

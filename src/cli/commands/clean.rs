@@ -23,6 +23,7 @@ pub async fn run(args: &CleanArgs) -> Result<ExitCode, CliError> {
         user,
         host.account.holder(),
         args.force,
+        args.no_lock,
         reporter.monitor(&host, None),
     );
     let result = unless_stopped(&stop, work).await?;

@@ -76,7 +76,7 @@ impl Lane {
     async fn handle(&self, chunk: u64) -> Result<Handle, RemoteError> {
         let (key, path, how): (u64, RemotePath, OpenMode) = match &self.ground.destination {
             Destination::Stored => (chunk, self.ground.run.part(chunk, self.ground.attempt), OPEN_PART),
-            Destination::Placed { merged, .. } => (0, merged.clone(), OpenMode::WRITE),
+            Destination::Placed { merged, .. } => (0, merged.clone(), OpenMode::READ_WRITE),
         };
         let cell = self.handles.lock().await.entry(key).or_default().clone();
         let open = || self.files.open(&path, how, Some(PART_MODE));

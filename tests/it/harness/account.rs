@@ -1,7 +1,7 @@
 //! An account of the system with a password, for what keys cannot test.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -49,6 +49,10 @@ impl Account {
 
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    pub fn home(&self) -> &Path {
+        &self.home
     }
 
     pub fn password(&self) -> &str {

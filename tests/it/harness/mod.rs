@@ -9,6 +9,7 @@ pub mod container;
 pub mod program;
 pub mod script;
 pub mod sshd;
+pub mod token;
 pub mod wait;
 
 pub use container::{ContainerSshd, TestHost};
