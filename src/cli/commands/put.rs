@@ -22,8 +22,8 @@ use crate::engine::source::{Source, Usage};
 use crate::model::escape::printable;
 use crate::remote::Connector;
 
-/// From so many hosts at a time on, one connection to each carries all there is to carry,
-/// unless asked otherwise: what may be on the way to a host is what one channel holds.
+/// From so many hosts at a time on, one connection to each fills the link together with the
+/// others, unless asked otherwise.
 const MANY_HOSTS: usize = 8;
 
 pub async fn run(args: &PutArgs) -> Result<ExitCode, CliError> {

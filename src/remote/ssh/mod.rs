@@ -11,8 +11,8 @@
 mod algorithms;
 mod attempt;
 mod certificate;
-mod congestion;
 pub mod config;
+mod congestion;
 mod connection;
 mod connector;
 mod dial;
