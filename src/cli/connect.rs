@@ -11,6 +11,7 @@ use super::destination::Destination;
 use super::error::CliError;
 use super::hosts_file::HostsFile;
 use super::inventory::{Host, Inventory, Unlisted};
+use super::password;
 use super::prompt::{AllowedPrompts, TerminalPrompter, person_is_there};
 use super::screen::Screen;
 use crate::model::escape::printable;
@@ -57,6 +58,8 @@ impl Target {
 /// the one that was named has to be there.
 pub fn read_inventory(args: &ConnectionArgs, account: &Account) -> Result<Inventory, CliError> {
     let found = match &args.hosts_file {
+        // As ssh's -F has it.
+        Some(path) if path == Path::new("none") => None,
         Some(path) => Some(path.clone()),
         None => default_hosts_files(account).into_iter().find(|path| path.exists()),
     };
@@ -128,7 +131,10 @@ pub fn way_to(
     asking: &Asking,
     stall_timeout: Duration,
 ) -> Result<Way, CliError> {
-    let Chain { options, notes } = ssh_options(target, args, account, asking, stall_timeout)?;
+    let Chain { mut options, notes } = ssh_options(target, args, account, asking, stall_timeout)?;
+    // Of the host itself, and of none on the way to it.
+    options.sudo = args.sudo.clone();
+    options.password = args.password_fd.map(password::from_descriptor).transpose()?;
     let prompter: Arc<dyn Prompter> = match asking {
         Asking::Person(screen) if !options.batch_mode => {
             Arc::new(TerminalPrompter::new(screen.clone(), allowed_prompts(&options)))

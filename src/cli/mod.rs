@@ -15,6 +15,7 @@ pub mod fleet;
 pub mod hosts_file;
 pub mod inventory;
 pub mod json;
+pub mod password;
 pub mod progress;
 pub mod prompt;
 pub mod ranges;

@@ -54,6 +54,8 @@ pub fn put_options(
         rehash: transfer.is_some_and(|transfer| transfer.rehash),
         preserve: transfer.is_some_and(|transfer| transfer.preserve),
         chmod: finish.chmod,
+        chown: transfer.and_then(|transfer| transfer.chown.clone()).unwrap_or_default(),
+        hash_existing: transfer.is_some_and(|transfer| transfer.hash_existing),
         bwlimit: limits.into_iter().flatten().min(),
         connections: connections.or(host.keys.connections).unwrap_or(Connections::Auto),
         retry: RetryOptions { retries: finish.retries, stall_timeout: finish.stall_timeout },

@@ -18,7 +18,10 @@ pub fn put_line(host: &str, report: &PutReport, verb: &str, time: Duration) -> S
     let there = there_already(report);
     match report.status {
         PutStatus::Skipped => format!("{place}: skipped: other content is there and was kept"),
-        PutStatus::Unchanged => format!("{place}: unchanged, {size}{}", proof(report)),
+        PutStatus::Unchanged => {
+            let set = if report.attributes.changed { "; mode, owner or times set as asked" } else { "" };
+            format!("{place}: unchanged, {size}{}{set}", proof(report))
+        }
         PutStatus::WouldUpload => format!("{place}: would upload {size}{there}; nothing was changed"),
         PutStatus::Uploaded => {
             let rate = match report.bytes_sent {
@@ -117,7 +120,7 @@ pub fn clean_line(host: &str, report: &CleanReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::report::{LockStatus, TargetState};
+    use crate::engine::report::{AttributesReport, LockStatus, TargetState};
     use crate::model::digest::Digest;
     use std::collections::BTreeMap;
 
@@ -135,6 +138,7 @@ mod tests {
             bytes_sent: 312 * (10 << 20),
             resumed: true,
             seconds: BTreeMap::new(),
+            attributes: AttributesReport::default(),
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::asked::Asked;
 use super::failure::{Failure, FailureKind, Phase};
 use super::io::{create_with, publish, remove_if_there, sync_if_possible};
 use super::job::{JobError, JobLimits, run_script};
@@ -41,6 +42,8 @@ pub struct Dress {
     pub times: Option<Times>,
     /// How many bytes it has. Not set but looked at, before the rename and after it.
     pub size: u64,
+    /// What has to be set, and not only should.
+    pub asked: Asked,
 }
 
 impl Dress {
@@ -51,6 +54,7 @@ impl Dress {
         options: &PutOptions,
         manifest: &Manifest,
         source_times: Option<Times>,
+        asked: Asked,
         existing: Option<Attributes>,
     ) -> Dress {
         let modified = u32::try_from(manifest.source.identity.modified_ns / 1_000_000_000).unwrap_or(0);
@@ -60,6 +64,7 @@ impl Dress {
             owner: existing.and_then(|existing| existing.owner),
             times: options.preserve.then_some(times),
             size: manifest.geometry().size(),
+            asked,
         }
     }
 }
@@ -81,6 +86,13 @@ pub async fn mode_of(
             Ok(source_mode & 0o777 & !umask)
         }
     }
+}
+
+/// What the committed file got, where that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Dressed {
+    pub mode: Option<u32>,
+    pub owner: Option<Owner>,
 }
 
 /// Finds out how a file can be replaced here, by trying it on private names. Fails where
@@ -208,7 +220,7 @@ pub async fn commit(
     replace: Replace,
     dress: Dress,
     monitor: &dyn Monitor,
-) -> Result<(), Failure> {
+) -> Result<Dressed, Failure> {
     let failed = site.failed(Phase::Commit);
     let files = site.files.as_ref();
     // Opened before the mode is set, which may forbid it; for reading too, since some servers
@@ -218,12 +230,20 @@ pub async fn commit(
         false => None,
     };
     let prepared = prepare(site, merged, dress, monitor).await;
-    if let Some(handle) = handle {
-        let synced = sync_if_possible(files, &handle).await;
-        files.close(handle).await.and(synced).map_err(&failed)?;
-    }
-    prepared?;
-    let (checked, standing, now) = tokio::join!(held.check(files), files.lstat(merged), target_now(site));
+    let synced = match &handle {
+        Some(handle) => sync_if_possible(files, handle).await,
+        None => Ok(()),
+    };
+    let close = async {
+        match handle {
+            Some(handle) => files.close(handle).await,
+            None => Ok(()),
+        }
+    };
+    let (closed, checked, standing, now) =
+        tokio::join!(close, held.check(files), files.lstat(merged), target_now(site));
+    closed.and(synced).map_err(&failed)?;
+    let dressed = prepared?;
     checked?;
     let (now, attributes) = now?;
     if now != before || attributes.is_some_and(|a| !matches!(a.kind, FileKind::File | FileKind::Unknown)) {
@@ -243,7 +263,7 @@ pub async fn commit(
     put_in_place(site, merged, before, replace, dress.size, proven_link).await?;
     let (committed, ()) =
         tokio::join!(check_in_place(site, merged, dress.size), sync_directory(site, monitor));
-    committed
+    committed.map(|()| dressed)
 }
 
 /// A rename was answered with OK. There are servers that say so and move nothing, or not
@@ -325,33 +345,82 @@ async fn prepare(
     merged: &RemotePath,
     dress: Dress,
     monitor: &dyn Monitor,
-) -> Result<(), Failure> {
+) -> Result<Dressed, Failure> {
     let failed = site.failed(Phase::Commit);
     let files = site.files.as_ref();
     let now = files.lstat(merged).await.map_err(&failed)?;
-    if let Some(owner) = dress.owner
-        && now.owner.is_some_and(|now| now != owner)
+    let mut owner = now.owner;
+    if dress.asked.asks_owner() {
+        owner = Some(give_away(site, merged, now.owner, dress, monitor).await?);
+    } else if let Some(kept) = dress.owner
+        && now.owner.is_some_and(|now| now != kept)
     {
-        match files.set_attributes(merged, SetAttributes { owner: Some(owner), ..Default::default() }).await {
-            Ok(()) => {}
+        owner = match set_owner(site, merged, kept).await {
+            Ok(()) => Some(kept),
             Err(error) if error.is_link() => return Err(failed(error)),
-            Err(_) => keep_group(site, merged, now.owner, owner, monitor).await?,
-        }
+            Err(_) => keep_group(site, merged, now.owner, kept, monitor).await?,
+        };
     }
     let rest = SetAttributes { mode: dress.mode, times: dress.times, ..Default::default() };
     if rest == SetAttributes::default() {
-        return Ok(());
+        return Ok(Dressed { mode: now.mode, owner });
     }
     match files.set_attributes(merged, rest).await {
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(Dressed { mode: dress.mode.or(now.mode), owner }),
         Err(error) if matches!(error.kind, RemoteErrorKind::LinkLost | RemoteErrorKind::NotFound) => {
             Err(failed(error))
         }
+        Err(error) if dress.asked.mode.is_some() => Err(failed(error)),
         Err(error) => {
             warn(site, monitor, format!("mode or times could not be set: {error}"));
-            Ok(())
+            Ok(Dressed { mode: now.mode, owner })
         }
     }
+}
+
+async fn set_owner(site: &Site, path: &RemotePath, owner: Owner) -> Result<(), RemoteError> {
+    site.files.set_attributes(path, SetAttributes { owner: Some(owner), ..Default::default() }).await
+}
+
+/// The owner that was asked for, or an error; of a replaced file's owner, what can be kept.
+async fn give_away(
+    site: &Site,
+    merged: &RemotePath,
+    now: Option<Owner>,
+    dress: Dress,
+    monitor: &dyn Monitor,
+) -> Result<Owner, Failure> {
+    let failed = site.failed(Phase::Commit);
+    let now = now.ok_or_else(|| {
+        Failure::new(
+            FailureKind::Failed,
+            Phase::Commit,
+            site.place(),
+            "this server tells no owner of a file, so none can be set",
+        )
+    })?;
+    let wanted = dress.asked.owner_from(dress.owner.unwrap_or(now));
+    if wanted == now {
+        return Ok(now);
+    }
+    match set_owner(site, merged, wanted).await {
+        Ok(()) => return Ok(wanted),
+        Err(error) if error.is_link() => return Err(failed(error)),
+        Err(_) => {}
+    }
+    let only_asked = dress.asked.owner_from(now);
+    if only_asked != now {
+        set_owner(site, merged, only_asked).await.map_err(|error| {
+            failed(error).next_step(format!(
+                "this account may not give a file to {}:{}; the target was not touched",
+                only_asked.uid, only_asked.gid
+            ))
+        })?;
+    }
+    if only_asked != wanted {
+        warn(site, monitor, "owner or group of the replaced file could not be kept".to_string());
+    }
+    Ok(only_asked)
 }
 
 /// An account that may not give a file away may still set its group to one of its own.
@@ -361,19 +430,21 @@ async fn keep_group(
     now: Option<Owner>,
     wanted: Owner,
     monitor: &dyn Monitor,
-) -> Result<(), Failure> {
+) -> Result<Option<Owner>, Failure> {
     let uid = now.map_or(wanted.uid, |now| now.uid);
-    let group_only = SetAttributes { owner: Some(Owner { uid, gid: wanted.gid }), ..Default::default() };
-    let what = match site.files.set_attributes(merged, group_only).await {
-        Ok(()) if uid == wanted.uid => return Ok(()),
+    let group_only = Owner { uid, gid: wanted.gid };
+    let mut owner = Some(group_only);
+    let what = match set_owner(site, merged, group_only).await {
+        Ok(()) if uid == wanted.uid => return Ok(owner),
         Ok(()) => format!("the owner {} of the replaced file could not be kept", wanted.uid),
         Err(error) if error.is_link() => return Err(Failure::remote(Phase::Commit, site.place(), &error)),
         Err(_) => {
+            owner = now;
             format!("owner and group ({}:{}) of the replaced file could not be kept", wanted.uid, wanted.gid)
         }
     };
     warn(site, monitor, what);
-    Ok(())
+    Ok(owner)
 }
 
 /// So that the rename outlives a power cut, where the server syncs directories.

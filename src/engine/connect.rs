@@ -70,7 +70,12 @@ impl Link {
             connecting.await.map_err(|error: RemoteError| {
                 let failure = Failure::remote(Phase::Connect, self.host(), &error);
                 let lost = matches!(error.kind, RemoteErrorKind::Unreachable | RemoteErrorKind::LinkLost);
-                let kind = if lost && self.was_open { FailureKind::Link } else { FailureKind::Unreachable };
+                let kind = match error.kind {
+                    // Logged in, and sudo says no.
+                    RemoteErrorKind::PermissionDenied => failure.kind,
+                    _ if lost && self.was_open => FailureKind::Link,
+                    _ => FailureKind::Unreachable,
+                };
                 Failure { kind, ..failure }
             })
         };

@@ -19,6 +19,7 @@ pub mod stop;
 pub mod stream;
 
 mod along;
+mod asked;
 mod attempts;
 mod board;
 mod commit;

@@ -23,6 +23,9 @@ pub struct PutOptions {
     /// `-p`: the source's times and mode.
     pub preserve: bool,
     pub chmod: Option<u32>,
+    pub chown: Chown,
+    /// Also tells the SHA-256 of what is replaced.
+    pub hash_existing: bool,
     /// Bytes a second, all connections together.
     pub bwlimit: Option<u64>,
     pub connections: Connections,
@@ -30,6 +33,20 @@ pub struct PutOptions {
     pub dry_run: bool,
     /// Replaces by remove and rename where no rename replaces; a torn moment is accepted.
     pub non_atomic_replace: bool,
+}
+
+/// Who the target is to belong to; `None` leaves it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Chown {
+    pub user: Option<Principal>,
+    pub group: Option<Principal>,
+}
+
+/// A user or a group of the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Principal {
+    Id(u32),
+    Name(String),
 }
 
 #[derive(Clone)]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::asked::{self, Asked};
 use super::attempts::{self, Job};
 use super::commit::{baseline, target_now};
 use super::connect::{Link, or_stopped};
@@ -10,11 +11,12 @@ use super::decide::{Decision, decide};
 use super::failure::{Failure, Phase};
 use super::further::{self, FurtherConnections};
 use super::guard::{Guard, Request};
+use super::hash::{By, hash_on_target};
 use super::leftovers;
 use super::limiter::Limiter;
 use super::monitor::Monitor;
 use super::options::PutOptions;
-use super::report::{PutReport, PutStatus, VerifiedBy};
+use super::report::{AttributesReport, BeforeReport, PutReport, PutStatus, VerifiedBy};
 use super::site::Site;
 use super::source::Source;
 use super::space::check_bytes;
@@ -29,6 +31,7 @@ use crate::model::names::Names;
 use crate::model::plan::Plan;
 use crate::model::remote_path::RemotePath;
 use crate::remote::Connector;
+use crate::remote::files::Attributes;
 
 /// What is uploaded and where to.
 #[derive(Debug, Clone)]
@@ -167,6 +170,8 @@ impl Put {
         let (state, room) = tokio::join!(temp::read(site, Phase::Survey), check_bytes(site, &parent, size));
         let state = state?;
         state.as_ref().map_or(Ok(()), |state| state.check_version(site))?;
+        let asked = Asked::find(site, &self.options, Some(&self.source), &self.monitor).await?;
+        self.transfer.ask(asked);
         let under_way = state.as_ref().and_then(|state| state.manifest.as_ref());
         let same_source = under_way.filter(|m| m.source.identity == self.source.description.identity);
         self.present_bytes = state.as_ref().zip(same_source).map_or(0, |(state, manifest)| {
@@ -184,8 +189,12 @@ impl Put {
         match decision.await? {
             Decision::Upload(hashed) => {
                 self.hashed = hashed;
+                let sha256 = self.hash_existing(site, target).await?;
+                self.transfer.note_existing(sha256);
                 if self.options.dry_run {
-                    return Ok(Some(self.report(site, PutStatus::WouldUpload, None, None)));
+                    let attributes = would_be(asked, target.attributes, sha256);
+                    let report = self.report(site, PutStatus::WouldUpload, None, None);
+                    return Ok(Some(PutReport { attributes, ..report }));
                 }
                 if state.is_none() {
                     room?;
@@ -193,13 +202,35 @@ impl Put {
                 Ok(None)
             }
             Decision::Done { status, sha256, verified_by } => {
-                if status == PutStatus::Unchanged && state.is_some() && !self.options.dry_run {
+                let mut attributes = as_before(target.attributes, sha256);
+                if let Some(seen) = target.attributes
+                    && status == PutStatus::Unchanged
+                    && asked.differs_from(&seen)
+                {
+                    attributes.changed = true;
+                    let now = if self.options.dry_run {
+                        asked.applied_to(&seen)
+                    } else {
+                        let (request, lock) = (&mut self.request, &self.options.lock);
+                        asked::adjust(request, site, asked, seen, lock, &self.monitor, &self.stop).await?
+                    };
+                    (attributes.mode, attributes.owner) = (now.mode, now.owner);
+                } else if status == PutStatus::Unchanged && state.is_some() && !self.options.dry_run {
                     let (lock, monitor) = (&self.options.lock, &self.monitor);
                     leftovers::clean_after_commit(&mut self.request, site, lock, monitor, &self.stop).await?;
                 }
-                Ok(Some(self.report(site, status, sha256, verified_by)))
+                let report = self.report(site, status, sha256, verified_by);
+                Ok(Some(PutReport { attributes, ..report }))
             }
         }
+    }
+
+    async fn hash_existing(&self, site: &Site, target: &Target) -> Result<Option<Digest>, Failure> {
+        let size = target.attributes.and_then(|existing| existing.size);
+        let Some(size) = size.filter(|_| self.options.hash_existing) else { return Ok(None) };
+        let path = site.names.target();
+        let hashed = hash_on_target(site, path, size, By::Either, Phase::Survey, &self.monitor);
+        Ok(Some(hashed.await?.0))
     }
 
     /// In the background, so that they are there when the first byte is.
@@ -222,7 +253,18 @@ impl Put {
                 Decision::Upload(hashed) => self.hashed = hashed,
                 Decision::Done { status, sha256, verified_by } => {
                     leftovers::remove_all(site, guard).await?;
-                    return Ok(self.report(site, status, sha256, verified_by));
+                    let mut about = as_before(attributes, sha256);
+                    let asked = self.transfer.asked();
+                    if let Some(seen) = attributes
+                        && status == PutStatus::Unchanged
+                        && asked.differs_from(&seen)
+                    {
+                        let now = asked::set(site, asked, seen).await?;
+                        about.changed = true;
+                        (about.mode, about.owner) = (now.mode, now.owner);
+                    }
+                    let report = self.report(site, status, sha256, verified_by);
+                    return Ok(PutReport { attributes: about, ..report });
                 }
             }
         }
@@ -251,5 +293,26 @@ impl Put {
         verified_by: Option<VerifiedBy>,
     ) -> PutReport {
         PutReport { status, sha256, verified_by, ..self.transfer.report(site) }
+    }
+}
+
+/// Of a target that stays as it is.
+fn as_before(existing: Option<Attributes>, sha256: Option<Digest>) -> AttributesReport {
+    AttributesReport {
+        mode: existing.and_then(|existing| existing.mode),
+        owner: existing.and_then(|existing| existing.owner),
+        changed: false,
+        before: existing.map(|attributes| BeforeReport { attributes, sha256 }),
+    }
+}
+
+/// Of a target that an upload would replace: it keeps what nothing else was asked of. What
+/// a new file would get beyond that is not known without making one.
+fn would_be(asked: Asked, existing: Option<Attributes>, sha256: Option<Digest>) -> AttributesReport {
+    let after = existing.map(|existing| asked.applied_to(&existing));
+    AttributesReport {
+        mode: after.and_then(|after| after.mode).or(asked.mode),
+        owner: after.and_then(|after| after.owner),
+        ..as_before(existing, sha256)
     }
 }

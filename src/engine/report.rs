@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::model::digest::Digest;
+use crate::remote::files::{Attributes, Owner};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PutStatus {
@@ -49,6 +50,26 @@ pub struct PutReport {
     pub resumed: bool,
     /// By phase name.
     pub seconds: BTreeMap<&'static str, Duration>,
+    pub attributes: AttributesReport,
+}
+
+/// Of the file at the target.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AttributesReport {
+    /// As they are now, or in a dry run would be; `None` where that is not known.
+    pub mode: Option<u32>,
+    pub owner: Option<Owner>,
+    /// The content was the same, and mode, owner or times were, or would be, set.
+    pub changed: bool,
+    /// What stood there when the job began.
+    pub before: Option<BeforeReport>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BeforeReport {
+    pub attributes: Attributes,
+    /// Where it was computed.
+    pub sha256: Option<Digest>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,8 +15,9 @@ use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
 
+use super::asked::Asked;
 use super::attempts::{self, Job};
-use super::commit::{Dress, Replace, commit, mode_of, prove_replace, target_now};
+use super::commit::{Dress, Dressed, Replace, commit, mode_of, prove_replace, target_now};
 use super::connect::{Link, or_stopped};
 use super::decide::may_replace;
 use super::failure::{Failure, FailureKind, Phase};
@@ -25,11 +26,11 @@ use super::hash::{By, hash_on_target};
 use super::io::write_file;
 use super::leftovers;
 use super::limiter::Limiter;
-use super::monitor::{Level, Monitor, Notice};
+use super::monitor::{Level, Monitor, Notice, UNKNOWN_TOTAL};
 use super::open::open_named;
 use super::options::{PutOptions, VerifyMethod};
 use super::random::run_id;
-use super::report::{MergedBy, PutReport, PutStatus, VerifiedBy};
+use super::report::{AttributesReport, BeforeReport, MergedBy, PutReport, PutStatus, VerifiedBy};
 use super::site::Site;
 use super::space::check_bytes;
 use super::stop::Stop;
@@ -97,6 +98,7 @@ pub async fn put_stream(
         chain: Chain::new(),
         kept: VecDeque::new(),
         done: None,
+        dressed: Dressed::default(),
         uploading: std::time::Duration::ZERO,
     };
     attempts::run(stream, connector, retries, monitor, stop).await
@@ -120,6 +122,7 @@ struct Stream {
     /// What was read and is not acknowledged, by offset.
     kept: VecDeque<(u64, Bytes)>,
     done: Option<Done>,
+    dressed: Dressed,
     uploading: std::time::Duration,
 }
 
@@ -132,6 +135,7 @@ struct Begun {
     existing: Option<Attributes>,
     replace: Replace,
     mode: u32,
+    asked: Asked,
 }
 
 #[derive(Clone, Copy)]
@@ -212,6 +216,7 @@ impl Stream {
             Baseline::Present { .. } => prove_replace(site, run, &self.options, &self.monitor).await?,
         };
         let mode = mode_of(site, run, &self.options, NEW_FILE_MODE, existing).await?;
+        let asked = Asked::find(site, &self.options, None, &self.monitor).await?;
         let merged = run.merged(run_id()?);
         let failed = site.failed(Phase::Upload);
         write_file(site.files.as_ref(), &merged, Bytes::new(), MERGED_MODE, false).await.map_err(failed)?;
@@ -221,8 +226,8 @@ impl Stream {
             site.place()
         );
         self.monitor.notice(Notice { level: Level::Info, text });
-        self.monitor.phase(Phase::Upload, 0, 0);
-        Ok(Begun { path: site.names.target().clone(), merged, before, existing, replace, mode })
+        self.monitor.phase(Phase::Upload, 0, UNKNOWN_TOTAL);
+        Ok(Begun { path: site.names.target().clone(), merged, before, existing, replace, mode, asked })
     }
 
     async fn send_and_commit(
@@ -245,9 +250,11 @@ impl Stream {
             owner: begun.existing.and_then(|existing| existing.owner),
             times: None,
             size: self.read,
+            asked: begun.asked,
         };
-        commit(site, &guard.held, &begun.merged, begun.before, begun.replace, dress, self.monitor.as_ref())
-            .await?;
+        let monitor = self.monitor.as_ref();
+        self.dressed =
+            commit(site, &guard.held, &begun.merged, begun.before, begun.replace, dress, monitor).await?;
         self.after_commit(site, guard).await
     }
 
@@ -390,6 +397,16 @@ impl Stream {
             bytes_sent: self.read,
             resumed: false,
             seconds: [(Phase::Upload.name(), self.uploading)].into(),
+            attributes: AttributesReport {
+                mode: self.dressed.mode,
+                owner: self.dressed.owner,
+                changed: false,
+                before: self
+                    .begun
+                    .as_ref()
+                    .and_then(|begun| begun.existing)
+                    .map(|attributes| BeforeReport { attributes, sha256: None }),
+            },
         }
     }
 }

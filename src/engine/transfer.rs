@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::along::Along;
+use super::asked::Asked;
 use super::board::Board;
-use super::commit::{self, Dress, Replace, commit, prove_replace};
+use super::commit::{self, Dress, Dressed, Replace, commit, prove_replace};
 use super::failure::{Failure, FailureKind, Phase};
 use super::further::FurtherConnections;
 use super::guard::Guard;
@@ -20,7 +21,7 @@ use super::options::{PutOptions, VerifyMethod};
 use super::prepare::{Preparation, Prepared};
 use super::random::run_id;
 use super::repair::rewind;
-use super::report::{MergedBy, PutReport, PutStatus, VerifiedBy};
+use super::report::{AttributesReport, BeforeReport, MergedBy, PutReport, PutStatus, VerifiedBy};
 use super::site::{EarlyFiles, Site};
 use super::source::Source;
 use super::space;
@@ -54,6 +55,11 @@ pub struct Transfer {
     committing: Option<Digest>,
     /// What stood at the target may have been removed for that commit.
     removed_first: bool,
+    /// What was asked of the target's attributes.
+    asked: Asked,
+    /// Of what stood at the target, where it was computed.
+    existing_sha256: Option<Digest>,
+    dressed: Dressed,
     size: u64,
     chunks_total: u64,
     chunks_skipped: Option<u64>,
@@ -79,6 +85,9 @@ impl Transfer {
             began_from: None,
             committing: None,
             removed_first: false,
+            asked: Asked::default(),
+            existing_sha256: None,
+            dressed: Dressed::default(),
             size,
             chunks_total: 0,
             chunks_skipped: None,
@@ -93,6 +102,19 @@ impl Transfer {
     /// Grows while something is achieved.
     pub fn progress(&self) -> u64 {
         self.sent.chunks.load(Ordering::Relaxed)
+    }
+
+    /// Before [`Transfer::begin`]; without it nothing was asked.
+    pub fn ask(&mut self, asked: Asked) {
+        self.asked = asked;
+    }
+
+    pub fn asked(&self) -> Asked {
+        self.asked
+    }
+
+    pub fn note_existing(&mut self, sha256: Option<Digest>) {
+        self.existing_sha256 = sha256;
     }
 
     /// What is replaced is what stands at the target now, and nothing that comes later.
@@ -202,11 +224,13 @@ impl Transfer {
         let began = Instant::now();
         let manifest = prepared.manifest.manifest();
         let times = source.map(|source| source.times);
-        let dress = Dress::new(mode?, &self.options, &manifest, times, existing);
+        let dress = Dress::new(mode?, &self.options, &manifest, times, self.asked, existing);
         self.committing = Some(digest);
         self.removed_first = replace == Replace::RemoveFirst;
         self.monitor.phase(Phase::Commit, 0, 0);
-        commit(site, &guard.held, &prepared.merged, before, replace, dress, self.monitor.as_ref()).await?;
+        self.dressed =
+            commit(site, &guard.held, &prepared.merged, before, replace, dress, self.monitor.as_ref())
+                .await?;
         self.took(Phase::Commit, began);
         self.after_commit(site, guard).await
     }
@@ -347,7 +371,9 @@ impl Transfer {
     pub async fn was_committed(&mut self, site: &Site) -> Result<bool, Failure> {
         let Some(digest) = self.committing else { return Ok(false) };
         match site.files.lstat(site.names.target()).await {
-            Ok(attributes) if attributes.size == Some(self.size) => {}
+            Ok(attributes) if attributes.size == Some(self.size) => {
+                self.dressed = Dressed { mode: attributes.mode, owner: attributes.owner };
+            }
             Ok(_) => return Ok(false),
             Err(error) if error.is_not_found() => {
                 if self.removed_first
@@ -396,6 +422,15 @@ impl Transfer {
             bytes_sent: self.sent.bytes.load(Ordering::Relaxed),
             resumed: self.resumed,
             seconds: self.seconds.clone(),
+            attributes: AttributesReport {
+                mode: self.dressed.mode,
+                owner: self.dressed.owner,
+                changed: false,
+                before: self
+                    .began_from
+                    .and_then(|(_, existing)| existing)
+                    .map(|attributes| BeforeReport { attributes, sha256: self.existing_sha256 }),
+            },
         }
     }
 }

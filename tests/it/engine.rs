@@ -140,6 +140,8 @@ pub fn options() -> PutOptions {
         rehash: false,
         preserve: false,
         chmod: None,
+        chown: Default::default(),
+        hash_existing: false,
         bwlimit: None,
         connections: Connections::Auto,
         retry: RetryOptions { retries: 1, stall_timeout: Duration::from_secs(30) },

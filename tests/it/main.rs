@@ -1,6 +1,7 @@
 //! The integration tests, one binary: real servers, real shells, the real program.
 #![forbid(unsafe_code)]
 
+mod ansible;
 mod cli;
 mod conformance;
 mod connect;
@@ -23,3 +24,4 @@ mod rows;
 mod scripts;
 mod servers;
 mod ssh_config;
+mod sudo;

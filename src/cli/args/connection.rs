@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::values::parse_port;
+use super::values::{parse_descriptor, parse_port};
+use crate::remote::ssh::SudoUser;
 
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Connection")]
@@ -42,7 +43,23 @@ pub struct ConnectionArgs {
     #[arg(short = '6', long, overrides_with = "ipv4")]
     pub ipv6: bool,
 
-    /// Inventory in place of ./hosts.toml and $XDG_CONFIG_HOME/haul/hosts.toml
+    /// Do everything on the host as this user, by sudo without a password [default: root]
+    #[arg(
+        long,
+        value_name = "USER",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "root",
+        value_parser = SudoUser::new
+    )]
+    pub sudo: Option<SudoUser>,
+
+    /// Read the password, one line, from this file descriptor
+    #[arg(long, value_name = "NUMBER", value_parser = parse_descriptor)]
+    pub password_fd: Option<u32>,
+
+    /// Inventory in place of ./hosts.toml and $XDG_CONFIG_HOME/haul/hosts.toml; none for
+    /// no inventory at all
     #[arg(long, value_name = "FILE")]
     pub hosts_file: Option<PathBuf>,
 }

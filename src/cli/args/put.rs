@@ -10,10 +10,10 @@ use super::connection::ConnectionArgs;
 use super::fleet::FleetArgs;
 use super::output::OutputArgs;
 use super::values::{
-    WAIT_FOREVER, parse_bwlimit, parse_chunk_size, parse_connections, parse_kilobits, parse_mode,
-    parse_retries, parse_stall_timeout, parse_user_id, parse_wait,
+    WAIT_FOREVER, parse_bwlimit, parse_chown, parse_chunk_size, parse_connections, parse_kilobits,
+    parse_mode, parse_retries, parse_stall_timeout, parse_user_id, parse_wait,
 };
-use crate::engine::options::{Connections, Wait};
+use crate::engine::options::{Chown, Connections, Wait};
 use crate::model::chunk::ChunkSize;
 use crate::model::names::UserId;
 
@@ -36,7 +36,8 @@ Examples:
 /// DEST may name several hosts; the file is read and hashed once for all of them.
 #[derive(Debug, Args)]
 pub struct PutArgs {
-    /// What to upload; several need a directory as DEST
+    /// What to upload; several need a directory as DEST. '-' is standard input, which may be a
+    /// pipe of any length: once the command has ended nothing can go on from it
     #[arg(value_name = "SRC", required = true)]
     pub sources: Vec<PathBuf>,
 
@@ -86,9 +87,18 @@ pub struct TransferArgs {
     #[arg(short = 'p', long)]
     pub preserve: bool,
 
+    /// Give the target to this user and group of the target: USER, USER:GROUP or :GROUP,
+    /// names or numbers
+    #[arg(long, value_name = "OWNER", value_parser = parse_chown)]
+    pub chown: Option<Chown>,
+
     /// Connections at once: auto or a number [default: auto]
     #[arg(long, value_name = "N", value_parser = parse_connections)]
     pub connections: Option<Connections>,
+
+    /// Also say the SHA-256 of the file that is replaced, in --json
+    #[arg(long)]
+    pub hash_existing: bool,
 
     /// Say what would be done and change nothing on the target
     #[arg(long)]

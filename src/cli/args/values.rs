@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::engine::options::{Connections, MergeMethod, Wait};
+use crate::engine::options::{Chown, Connections, MergeMethod, Principal, Wait};
 use crate::model::chunk::ChunkSize;
 use crate::model::names::UserId;
 use crate::model::units::{parse_duration, parse_rate, parse_size};
@@ -98,6 +98,15 @@ pub fn parse_time_limit(text: &str) -> Result<Duration, String> {
     if time > MAX_TIME_LIMIT { Err("has to be at most 365d".to_owned()) } else { Ok(time) }
 }
 
+/// Standard input, or one that the caller has opened.
+pub fn parse_descriptor(text: &str) -> Result<u32, String> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse() {
+        Ok(number) if digits && number != 1 && number != 2 => Ok(number),
+        _ => Err("has to be the number of an open file descriptor, such as 3".to_owned()),
+    }
+}
+
 pub fn parse_port(text: &str) -> Result<u16, String> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse() {
@@ -144,6 +153,37 @@ pub fn parse_mode(text: &str) -> Result<u32, String> {
     if said == 0o777 { Ok(mode) } else { Err(EXPECTED.to_owned()) }
 }
 
+/// As chown(1) and rsync have it: `USER`, `USER:GROUP`, `:GROUP`.
+pub fn parse_chown(text: &str) -> Result<Chown, String> {
+    let (user, group) = match text.split_once(':') {
+        Some((user, group)) => (user, group),
+        None => (text, ""),
+    };
+    if user.is_empty() && group.is_empty() {
+        return Err("an owner is USER, USER:GROUP or :GROUP".to_owned());
+    }
+    Ok(Chown { user: principal(user)?, group: principal(group)? })
+}
+
+fn principal(text: &str) -> Result<Option<Principal>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // The highest number means "leave it" to chown(2).
+        let number = text.parse().ok().filter(|number| *number != u32::MAX);
+        return number
+            .map(|number| Some(Principal::Id(number)))
+            .ok_or_else(|| format!("a number of a user or group is from 0 to {}", u32::MAX - 1));
+    }
+    let is_name = !text.starts_with('-') && !text.contains(|c: char| c == ':' || c.is_control() || c == ' ');
+    if is_name {
+        Ok(Some(Principal::Name(text.to_owned())))
+    } else {
+        Err("a user or group has a name or a number".to_owned())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,6 +203,23 @@ mod tests {
         }
         for bad in ["", "8", "77777", "u+x", "u=rw", "x=r,ugo=r", "u=rwz,go=r", "=r", "-1"] {
             assert!(parse_mode(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn owners() {
+        let name = |name: &str| Some(Principal::Name(name.to_owned()));
+        for (text, user, group) in [
+            ("www-data", name("www-data"), None),
+            ("www:adm", name("www"), name("adm")),
+            (":adm", None, name("adm")),
+            ("0:0", Some(Principal::Id(0)), Some(Principal::Id(0))),
+            ("33:", Some(Principal::Id(33)), None),
+        ] {
+            assert_eq!(parse_chown(text), Ok(Chown { user, group }), "{text}");
+        }
+        for bad in ["", ":", "a:b:c", "-u", "a b", "4294967295", "a\nb"] {
+            assert!(parse_chown(bad).is_err(), "{bad}");
         }
     }
 

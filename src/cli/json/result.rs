@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::cli::exit_code::ExitCode;
 use crate::engine::failure::Failure;
 use crate::engine::report::{
-    CleanReport, MergedBy, PutReport, PutStatus, StatusReport, TargetState, VerifiedBy,
+    BeforeReport, CleanReport, MergedBy, PutReport, PutStatus, StatusReport, TargetState, VerifiedBy,
 };
 
 /// The last line of a host. Fields that are not known are null, and always there.
@@ -29,9 +29,42 @@ pub struct ResultEvent<'a> {
     bytes_sent: Option<u64>,
     resumed: Option<bool>,
     seconds: BTreeMap<&'static str, f64>,
+    /// Four octal digits; with owner and group the target as it is now.
+    mode: Option<String>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    /// Content is the same; mode, owner or times were, or would be, set.
+    attributes_changed: Option<bool>,
+    before: Option<BeforeObject>,
     error: Option<String>,
     phase: Option<&'static str>,
     exit_code: u8,
+}
+
+/// What stood at the target before.
+#[derive(Debug, Serialize)]
+struct BeforeObject {
+    size: Option<u64>,
+    sha256: Option<String>,
+    mode: Option<String>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+}
+
+impl BeforeObject {
+    fn new(before: BeforeReport) -> BeforeObject {
+        BeforeObject {
+            size: before.attributes.size,
+            sha256: before.sha256.map(|digest| digest.to_string()),
+            mode: mode_text(before.attributes.mode),
+            uid: before.attributes.owner.map(|owner| owner.uid),
+            gid: before.attributes.owner.map(|owner| owner.gid),
+        }
+    }
+}
+
+fn mode_text(mode: Option<u32>) -> Option<String> {
+    mode.map(|mode| format!("{mode:04o}"))
 }
 
 impl<'a> ResultEvent<'a> {
@@ -52,6 +85,11 @@ impl<'a> ResultEvent<'a> {
             bytes_sent: Some(report.bytes_sent),
             resumed: Some(report.resumed),
             seconds: report.seconds.iter().map(|(phase, time)| (*phase, time.as_secs_f64())).collect(),
+            mode: mode_text(report.attributes.mode),
+            uid: report.attributes.owner.map(|owner| owner.uid),
+            gid: report.attributes.owner.map(|owner| owner.gid),
+            attributes_changed: Some(report.attributes.changed),
+            before: report.attributes.before.map(BeforeObject::new),
             error: None,
             phase: None,
             exit_code: ExitCode::Done.number(),
@@ -81,6 +119,11 @@ impl<'a> ResultEvent<'a> {
             bytes_sent: None,
             resumed: None,
             seconds: BTreeMap::new(),
+            mode: None,
+            uid: None,
+            gid: None,
+            attributes_changed: None,
+            before: None,
             error: Some(failure.to_string()),
             phase: Some(failure.phase.name()),
             exit_code: ExitCode::of(failure.kind).number(),
@@ -215,8 +258,9 @@ pub fn state_name(state: TargetState) -> &'static str {
 mod tests {
     use super::*;
     use crate::engine::failure::{FailureKind, Phase};
-    use crate::engine::report::{LockStatus, UploadStatus};
+    use crate::engine::report::{AttributesReport, LockStatus, UploadStatus};
     use crate::model::digest::Digest;
+    use crate::remote::files::Owner;
     use std::time::Duration;
 
     fn report() -> PutReport {
@@ -233,6 +277,11 @@ mod tests {
             bytes_sent: 20,
             resumed: true,
             seconds: BTreeMap::from([("upload", Duration::from_millis(1500))]),
+            attributes: AttributesReport {
+                mode: Some(0o640),
+                owner: Some(Owner { uid: 7, gid: 8 }),
+                ..AttributesReport::default()
+            },
         }
     }
 
@@ -243,7 +292,8 @@ mod tests {
             "event": "result", "host": "web1", "status": "uploaded", "source": null, "target": "/srv/img",
             "size": 30, "sha256": "ab".repeat(32), "verified_by": "sha256-target", "merge": "script",
             "chunks_total": 3, "chunks_sent": 2, "chunks_skipped": 1, "bytes_sent": 20, "resumed": true,
-            "seconds": {"upload": 1.5}, "error": null, "phase": null, "exit_code": 0,
+            "seconds": {"upload": 1.5}, "mode": "0640", "uid": 7, "gid": 8,
+            "attributes_changed": false, "before": null, "error": null, "phase": null, "exit_code": 0,
         });
         assert_eq!(object, expected);
         let failure = Failure::new(FailureKind::Locked, Phase::Lock, "web1:/srv/img", "bob has it");

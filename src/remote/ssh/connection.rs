@@ -57,7 +57,10 @@ pub const SUBSYSTEM: &str = "the SFTP subsystem";
 impl Connection for SshConnection {
     async fn files(&self) -> Result<Arc<dyn Files>, RemoteError> {
         let channel = self.shared.open_channel("file transfer").await?;
-        self.shared.wait_for(SUBSYSTEM, channel.request_subsystem(true, "sftp")).await?;
+        match &self.shared.options.sudo {
+            None => self.shared.wait_for(SUBSYSTEM, channel.request_subsystem(true, "sftp")).await?,
+            Some(user) => self.shared.wait_for(SUBSYSTEM, channel.exec(true, user.sftp_command())).await?,
+        }
         subsystem::start_sftp(self.shared.clone(), channel).await
     }
 
@@ -68,7 +71,11 @@ impl Connection for SshConnection {
             self.shared.wait_for("a terminal", wish).await?;
             self.shared.granted("a terminal", &mut channel).await?;
         }
-        self.shared.wait_for("a command", channel.exec(true, request.command)).await?;
+        let command = match &self.shared.options.sudo {
+            None => request.command.to_string(),
+            Some(user) => user.command(request.command),
+        };
+        self.shared.wait_for("a command", channel.exec(true, command)).await?;
         let early = self.shared.granted("a command", &mut channel).await?;
         Ok(process::start(self.shared.clone(), channel, early))
     }

@@ -33,6 +33,7 @@ mod refusal;
 mod restrictions;
 mod signer;
 mod subsystem;
+mod sudo;
 mod way;
 
 pub use connector::SshConnector;
@@ -40,3 +41,4 @@ pub use options::{
     AddressFamily, Authentication, DEFAULT_PORT, RekeyLimit, Secret, SshOptions, StrictHostKeyChecking, Via,
 };
 pub use prompter::{NoPrompter, Prompter, Question};
+pub use sudo::SudoUser;

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use super::sudo::SudoUser;
+
 pub const DEFAULT_PORT: u16 = 22;
 /// ssh's own limit.
 pub const REQUIRED_RSA_BITS: u32 = 1024;
@@ -22,6 +24,8 @@ pub struct SshOptions {
     pub address: String,
     pub port: u16,
     pub user: String,
+    /// As whom everything on the host is done; `None` is `user`.
+    pub sudo: Option<SudoUser>,
     pub via: Via,
     pub address_family: AddressFamily,
     /// The local address to connect from.
@@ -164,6 +168,7 @@ impl Default for SshOptions {
             address: String::new(),
             port: DEFAULT_PORT,
             user: String::new(),
+            sudo: None,
             via: Via::Tcp,
             address_family: AddressFamily::Any,
             bind_address: None,

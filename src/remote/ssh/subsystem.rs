@@ -2,8 +2,8 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
@@ -14,15 +14,19 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::{oneshot, watch};
 
 use super::connection::{SUBSYSTEM, Shared};
+use super::sudo::Complaint;
 use crate::remote::Files;
 use crate::remote::error::{RemoteError, RemoteErrorKind};
 use crate::remote::sftp::{PacketSink, SftpClient, SftpOptions};
 
 /// A payload up to this size is copied behind its head, so that both are one SSH packet.
 const JOIN_BYTES: usize = 4 * 1024;
+/// SSH_EXTENDED_DATA_STDERR (RFC 4254, 5.2).
+const STDERR: u32 = 1;
 
-/// Takes over a channel in which the SFTP subsystem was asked for; the answer is not waited
-/// for, since it comes before the first packet or instead of it.
+/// Takes over a channel in which an SFTP server was asked for, the subsystem or one of
+/// another user; the answer is not waited for, since it comes before the first packet or
+/// instead of it.
 pub async fn start_sftp(shared: Arc<Shared>, channel: Channel<Msg>) -> Result<Arc<dyn Files>, RemoteError> {
     let options = SftpOptions {
         handshake_timeout: shared.options.stall_timeout,
@@ -34,9 +38,11 @@ pub async fn start_sftp(shared: Arc<Shared>, channel: Channel<Msg>) -> Result<Ar
     let refused = Arc::new(AtomicBool::new(false));
     let (open, dropped) = oneshot::channel();
     let (closed_in, closed) = watch::channel(false);
+    let complaint = Arc::new(Mutex::new(Complaint::default()));
     let reader = ChannelReader {
         next: next_message(read),
         data: Bytes::new(),
+        complaint: complaint.clone(),
         at_end: false,
         shared: shared.clone(),
         closed: closed_in,
@@ -44,16 +50,46 @@ pub async fn start_sftp(shared: Arc<Shared>, channel: Channel<Msg>) -> Result<Ar
         _open: open,
     };
     tokio::spawn(close_after(shared.clone(), write.clone(), dropped));
+    let ended = closed.clone();
     let sink = ChannelSink { write, shared: shared.clone(), closed };
     match SftpClient::start_with_sink(reader, sink, options).await {
         Ok(client) => Ok(Arc::new(client)),
-        Err(_) if refused.load(Ordering::Acquire) => Err(RemoteError::new(
-            RemoteErrorKind::Unsupported,
-            format!("{}: the server does not provide {SUBSYSTEM}", shared.options.host),
-        )),
-        Err(error) => {
-            Err(RemoteError::new(error.kind, format!("{}: {}", shared.options.host, error.message)))
+        Err(_) if refused.load(Ordering::Acquire) => {
+            let what = match &shared.options.sudo {
+                None => SUBSYSTEM,
+                Some(_) => "commands, which sudo needs",
+            };
+            Err(RemoteError::new(
+                RemoteErrorKind::Unsupported,
+                format!("{}: the server does not provide {what}", shared.options.host),
+            ))
         }
+        Err(error) => Err(no_session(&shared, error, *ended.borrow(), &complaint)),
+    }
+}
+
+/// Where sudo was to start the server, and the channel ended while the connection stands,
+/// sudo is the reason.
+fn no_session(
+    shared: &Shared,
+    error: RemoteError,
+    channel_ended: bool,
+    complaint: &Mutex<Complaint>,
+) -> RemoteError {
+    let host = &shared.options.host;
+    match &shared.options.sudo {
+        Some(user) if channel_ended && shared.link.ending().is_none() => {
+            let complaint = complaint.lock().unwrap_or_else(PoisonError::into_inner);
+            let reason = user.explain(complaint.bytes());
+            RemoteError::new(RemoteErrorKind::PermissionDenied, format!("{host}: {reason}"))
+        }
+        _ => RemoteError::new(error.kind, format!("{host}: {}", error.message)),
+    }
+}
+
+fn note_complaint(complaint: &Mutex<Complaint>, message: &ChannelMsg) {
+    if let ChannelMsg::ExtendedData { data, ext: STDERR } = message {
+        complaint.lock().unwrap_or_else(PoisonError::into_inner).add(data);
     }
 }
 
@@ -79,11 +115,12 @@ fn next_message(mut read: ChannelReadHalf) -> NextMessage {
     })
 }
 
-/// What comes on the channel, without what the server's program says on its standard
-/// error.
+/// What comes on the channel. What the server's program says on its standard error is kept
+/// apart, up to a limit.
 struct ChannelReader {
     next: NextMessage,
     data: Bytes,
+    complaint: Arc<Mutex<Complaint>>,
     at_end: bool,
     shared: Arc<Shared>,
     closed: watch::Sender<bool>,
@@ -133,7 +170,10 @@ impl AsyncRead for ChannelReader {
                         )));
                     }
                 }
-                Some(_) => self.next = next_message(read),
+                Some(other) => {
+                    note_complaint(&self.complaint, &other);
+                    self.next = next_message(read);
+                }
             }
         }
     }

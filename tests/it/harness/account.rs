@@ -47,12 +47,25 @@ impl Account {
         Some(account)
     }
 
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     pub fn home(&self) -> &Path {
         &self.home
+    }
+
+    /// What is in /etc/passwd as its shell.
+    pub fn set_shell(&self, shell: &Path) {
+        wait_until("usermod", LOCK_LIMIT, || {
+            Command::new("usermod")
+                .arg("--shell")
+                .arg(shell)
+                .arg(&self.name)
+                .stderr(Stdio::null())
+                .status()
+                .is_ok_and(|status| status.success())
+        });
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     pub fn password(&self) -> &str {

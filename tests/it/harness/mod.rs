@@ -9,6 +9,7 @@ pub mod container;
 pub mod program;
 pub mod script;
 pub mod sshd;
+pub mod sudoers;
 pub mod token;
 pub mod wait;
 

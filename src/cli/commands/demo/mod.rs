@@ -235,6 +235,8 @@ fn put_options(request: &DemoRequest) -> Result<PutOptions, Failure> {
         rehash: false,
         preserve: false,
         chmod: None,
+        chown: Default::default(),
+        hash_existing: false,
         bwlimit: None,
         connections: Connections::Auto,
         retry: RetryOptions { retries: 5, stall_timeout: Duration::from_secs(30) },
