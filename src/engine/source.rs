@@ -26,7 +26,7 @@ use crate::remote::files::Times;
 pub const READ_BYTES: usize = 256 << 10;
 
 /// What all hosts together may have read and not yet sent, beside the window.
-const UNSENT_BYTES: usize = 12 << 20;
+const UNSENT_BYTES: usize = 10 << 20;
 /// And what each of them may have all the same, however many they are.
 const MIN_UNSENT_BYTES: usize = 2 * READ_BYTES;
 

@@ -33,6 +33,9 @@ pub async fn run(args: &PutArgs) -> Result<ExitCode, CliError> {
     let limit = args.fleet.limit.as_deref();
     let party = Party::find(&args.destination, limit, &args.connection, &args.output)?;
     if sources::is_standard_input(&args.sources) {
+        if args.fleet.retry_file.is_some() {
+            return Err(CliError::usage("--retry-file: a pipe cannot be read again"));
+        }
         return from_standard_input(args, party.only("put -")?).await;
     }
     sources::check(&args.sources)?;
@@ -63,7 +66,7 @@ pub async fn run(args: &PutArgs) -> Result<ExitCode, CliError> {
     }
     let bwlimit = ways.iter().find_map(|(_, options): &(_, PutOptions)| options.bwlimit);
     let limiter = Arc::new(Limiter::new(bwlimit));
-    let files = open(&args.sources, at_a_time)?;
+    let files = open(&args.sources, party.is_fleet().then_some(at_a_time))?;
     let stop = stop_on_signals(party.screen.clone())?;
     let reporter = Arc::new(Reporter::start(&party.output)?);
     let usage = || {
@@ -138,11 +141,15 @@ async fn from_standard_input(args: &PutArgs, host: OneHost) -> Result<ExitCode, 
     reporter.finish(code)
 }
 
-/// Every file is opened once, for all hosts.
-fn open(paths: &[PathBuf], at_a_time: usize) -> Result<Vec<(PathBuf, Source)>, CliError> {
+/// Every file is opened once, for all hosts, of which so many read it at a time.
+fn open(paths: &[PathBuf], at_a_time: Option<usize>) -> Result<Vec<(PathBuf, Source)>, CliError> {
     let open_one = |path: &PathBuf| {
         let source = Source::open(path)?;
-        Ok((path.clone(), if at_a_time > 1 { source.shared_by(at_a_time) } else { source }))
+        let shared = match at_a_time {
+            Some(hosts) => source.shared_by(hosts),
+            None => source,
+        };
+        Ok((path.clone(), shared))
     };
     paths.iter().map(open_one).collect()
 }
