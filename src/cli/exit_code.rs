@@ -107,7 +107,9 @@ pub fn help() -> String {
     }
     text.push_str(
         "exec on one host ends as its command does; 128 + n after a death by signal n,\n\
-         255 when the link or the host failed, 126 and 127 as a shell has them.\n",
+         255 when the link or the host failed, 126 and 127 as a shell has them.\n\
+         On several hosts every command ends with 0, with 3 when any host failed (of exec: also\n\
+         by a status other than 0), with 130 when interrupted, with 1 or 2 when nothing was begun.\n",
     );
     text
 }

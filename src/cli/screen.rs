@@ -73,9 +73,12 @@ impl Screen {
         self.bar.set_message(view.to_string());
     }
 
-    /// These in place of those shown before. None may be wider than the terminal.
+    /// These in place of those shown before. None may be wider than [`Screen::size`] says.
     pub fn show_lines(&self, texts: &[String]) {
         let Some(lines) = &self.lines else { return };
+        // The terminal's own `^C` takes a line, and then the first one cannot be taken away.
+        let blank = [String::from(" ")];
+        let texts: Vec<&String> = blank.iter().filter(|_| !texts.is_empty()).chain(texts).collect();
         let mut each = lines.each.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(surplus) = (each.len() > texts.len()).then(|| each.pop()).flatten() {
             surplus.finish_and_clear();
@@ -83,7 +86,7 @@ impl Screen {
         }
         while each.len() < texts.len() {
             let line = ProgressBar::no_length();
-            if let Ok(style) = ProgressStyle::with_template("{wide_msg}") {
+            if let Ok(style) = ProgressStyle::with_template("{msg}") {
                 line.set_style(style);
             }
             each.push(lines.all.add(line));

@@ -25,11 +25,10 @@ use crate::remote::files::Times;
 /// Bytes read and hashed in one go on a blocking thread.
 pub const READ_BYTES: usize = 256 << 10;
 
-/// What all hosts together may have read and the servers not acknowledged, beside the window.
-/// So much a round trip is a gigabit a second where that takes 100 ms.
-const UNACKNOWLEDGED_BYTES: usize = 12 << 20;
+/// What all hosts together may have read and not yet sent, beside the window.
+const UNSENT_BYTES: usize = 10 << 20;
 /// And what each of them may have all the same, however many they are.
-const MIN_UNACKNOWLEDGED_BYTES: usize = 2 * READ_BYTES;
+const MIN_UNSENT_BYTES: usize = 2 * READ_BYTES;
 
 #[derive(Debug, Clone)]
 pub struct Source {
@@ -51,7 +50,7 @@ struct Opened {
 #[derive(Debug, Clone)]
 struct Sharing {
     window: Arc<Window>,
-    /// What this host may have on its way. Its own slowness fills it up, and stops nobody
+    /// What this host may have read and not yet sent. Its own slowness fills it up, and stops nobody
     /// else.
     held: Arc<Semaphore>,
     held_bytes: usize,
@@ -111,7 +110,7 @@ impl Source {
     /// shared from now on. [`Source::for_host`] makes each one's own.
     #[must_use]
     pub fn shared_by(self, hosts: usize) -> Source {
-        let held_bytes = (UNACKNOWLEDGED_BYTES / hosts.max(1)).max(MIN_UNACKNOWLEDGED_BYTES);
+        let held_bytes = (UNSENT_BYTES / hosts.max(1)).max(MIN_UNSENT_BYTES);
         let held = Arc::new(Semaphore::new(held_bytes));
         Source { sharing: Some(Sharing { window: Arc::default(), held, held_bytes }), ..self }
     }
@@ -169,6 +168,12 @@ impl Source {
             }
         };
         Ok((Bytes::from_owner(Held { block, _place: place }), after))
+    }
+
+    /// Reads again what was hashed already, for a piece that was lost on the way. It waits
+    /// for nothing that is to be sent after it.
+    pub async fn read_again(&self, offset: u64, length: usize) -> Result<Bytes, Failure> {
+        Ok(self.read_file(offset, length, None).await?.0)
     }
 
     /// As [`Source::read`], for whoever does not want the bytes: what was hashed for one
@@ -262,5 +267,88 @@ fn identity(metadata: &std::fs::Metadata) -> SourceIdentity {
         size: metadata.size(),
         modified_ns: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
         changed_ns: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fleet::window::WINDOW_BYTES;
+    use super::*;
+    use std::io::Write;
+
+    /// A source of so many bytes, no two blocks of it alike.
+    fn source(bytes: usize) -> (tempfile::NamedTempFile, Source) {
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        let content: Vec<u8> = (0..bytes).map(|n| (n / 251 + n) as u8).collect();
+        file.write_all(&content).expect("written");
+        let source = Source::open(file.path()).expect("opened");
+        (file, source)
+    }
+
+    async fn read_all(source: &Source) -> String {
+        let (mut at, mut chain) = (0, Chain::new());
+        while at < source.size() {
+            let length = READ_BYTES.min((source.size() - at) as usize);
+            let (bytes, after) = source.read(at, length, chain).await.expect("read");
+            assert_eq!(bytes.len(), length);
+            (chain, at) = (after, at + length as u64);
+        }
+        chain.finish().to_string()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn many_hosts_read_and_hash_what_fits_once() {
+        let (_file, source) = source(3 * READ_BYTES + 77);
+        let alone = read_all(&source).await;
+        let size = source.size();
+        assert_eq!(source.usage(), Usage { bytes_read: size, bytes_hashed: size });
+        let source = source.shared_by(20);
+        let hosts = (0..20).map(|_| source.for_host());
+        let readers = hosts.map(|host| tokio::spawn(async move { read_all(&host).await }));
+        for reader in readers.collect::<Vec<_>>() {
+            assert_eq!(reader.await.expect("no panic"), alone);
+        }
+        assert_eq!(source.usage(), Usage { bytes_read: 2 * size, bytes_hashed: 2 * size });
+    }
+
+    #[tokio::test]
+    async fn who_falls_behind_reads_again_and_hashes_nothing() {
+        let (_file, source) = source(2 * WINDOW_BYTES);
+        let size = source.size();
+        let source = source.shared_by(2);
+        let first = read_all(&source.for_host()).await;
+        assert_eq!(read_all(&source.for_host()).await, first);
+        assert_eq!(source.usage(), Usage { bytes_read: 2 * size, bytes_hashed: size });
+        // Who only hashes does not even read.
+        let mut chain = Chain::new();
+        for at in (0..size).step_by(READ_BYTES) {
+            chain = source.hash(at, READ_BYTES, chain).await.expect("hashed");
+        }
+        assert_eq!(chain.finish().to_string(), first);
+        assert_eq!(source.usage(), Usage { bytes_read: 2 * size, bytes_hashed: size });
+        // From another state than the file's own, hashing is done anew.
+        let (_, other) = source.read(64, 64, Chain::new()).await.expect("read");
+        assert_eq!(other.hashed(), 64);
+        assert_eq!(source.usage().bytes_hashed, size + 64);
+    }
+
+    #[tokio::test]
+    async fn a_host_that_sends_nothing_holds_up_only_itself() {
+        let (_file, source) = source(4 * MIN_UNSENT_BYTES);
+        let source = source.shared_by(1000);
+        let (slow, fast) = (source.for_host(), source.for_host());
+        let mut kept = Vec::new();
+        for at in (0..MIN_UNSENT_BYTES).step_by(READ_BYTES) {
+            kept.push(slow.read(at as u64, READ_BYTES, Chain::new()).await.expect("read").0);
+        }
+        let next = slow.read(MIN_UNSENT_BYTES as u64, READ_BYTES, Chain::new());
+        tokio::pin!(next);
+        assert!(futures_util::poll!(next.as_mut()).is_pending());
+        read_all(&fast).await;
+        // What was lost on the way does not wait for what comes after it.
+        assert_eq!(slow.read_again(0, 100).await.expect("read").len(), 100);
+        assert!(futures_util::poll!(next.as_mut()).is_pending());
+        kept.pop();
+        next.await.expect("there is room");
     }
 }

@@ -163,7 +163,10 @@ impl Reporter {
             let asked_path = printable(&host.target.path);
             lines.sender().send(&ResultEvent::failed(host.name(), source, &asked_path, failure));
         }
-        host.screen.line(&format!("haul: {}", failure_line(host, failure)));
+        // That all had to stop is said once, and the table names each.
+        if failure.kind != FailureKind::Interrupted || !host.screen.shows_lines() {
+            host.screen.line(&format!("haul: {}", failure_line(host, failure)));
+        }
         ExitCode::of(failure.kind)
     }
 

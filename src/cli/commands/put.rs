@@ -10,7 +10,7 @@ use super::{OneHost, Party, Reporter, with_way_on};
 use crate::cli::args::put::{IfExistsArg, PutArgs};
 use crate::cli::error::CliError;
 use crate::cli::exit_code::ExitCode;
-use crate::cli::fleet::table::HostEnd;
+use crate::cli::fleet::table::{HostEnd, STOPPED};
 use crate::cli::fleet::{self, Job, STOP_LIMIT, Way};
 use crate::cli::json::result::{ResultEvent, put_status};
 use crate::cli::resolve::put_options;
@@ -25,14 +25,17 @@ use crate::engine::stream::put_stream;
 use crate::model::escape::printable;
 use crate::remote::Connector;
 
-/// From so many hosts at a time on, one connection to each carries all there is to carry,
-/// unless asked otherwise: what may be on the way to a host is what one channel holds.
+/// From so many hosts at a time on, one connection to each fills the link together with the
+/// others, unless asked otherwise.
 const MANY_HOSTS: usize = 8;
 
 pub async fn run(args: &PutArgs) -> Result<ExitCode, CliError> {
     let limit = args.fleet.limit.as_deref();
     let party = Party::find(&args.destination, limit, &args.connection, &args.output)?;
     if sources::is_standard_input(&args.sources) {
+        if args.fleet.retry_file.is_some() {
+            return Err(CliError::usage("--retry-file: a pipe cannot be read again"));
+        }
         return from_standard_input(args, party.only("put -")?).await;
     }
     sources::check(&args.sources)?;
@@ -63,7 +66,7 @@ pub async fn run(args: &PutArgs) -> Result<ExitCode, CliError> {
     }
     let bwlimit = ways.iter().find_map(|(_, options): &(_, PutOptions)| options.bwlimit);
     let limiter = Arc::new(Limiter::new(bwlimit));
-    let files = open(&args.sources, at_a_time)?;
+    let files = open(&args.sources, party.is_fleet().then_some(at_a_time))?;
     let stop = stop_on_signals(party.screen.clone())?;
     let reporter = Arc::new(Reporter::start(&party.output)?);
     let usage = || {
@@ -138,11 +141,15 @@ async fn from_standard_input(args: &PutArgs, host: OneHost) -> Result<ExitCode, 
     reporter.finish(code)
 }
 
-/// Every file is opened once, for all hosts.
-fn open(paths: &[PathBuf], at_a_time: usize) -> Result<Vec<(PathBuf, Source)>, CliError> {
+/// Every file is opened once, for all hosts, of which so many read it at a time.
+fn open(paths: &[PathBuf], at_a_time: Option<usize>) -> Result<Vec<(PathBuf, Source)>, CliError> {
     let open_one = |path: &PathBuf| {
         let source = Source::open(path)?;
-        Ok((path.clone(), if at_a_time > 1 { source.shared_by(at_a_time) } else { source }))
+        let shared = match at_a_time {
+            Some(hosts) => source.shared_by(hosts),
+            None => source,
+        };
+        Ok((path.clone(), shared))
     };
     paths.iter().map(open_one).collect()
 }
@@ -182,7 +189,7 @@ async fn one_host(
                 reporter.failure(&host, shown, &failure);
                 let failed = HostEnd::failed(&failure);
                 end.reason.get_or_insert(failure.to_string());
-                (failed.code, if failed.result == "stopped" { "stopped" } else { "failed" })
+                (failed.code, if failed.result == STOPPED { STOPPED } else { "failed" })
             }
         };
         match results.iter_mut().find(|(known, _)| *known == word) {

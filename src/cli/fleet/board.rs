@@ -13,7 +13,7 @@ use crate::model::units::{clock, human_rate};
 
 const REDRAW_INTERVAL: Duration = Duration::from_millis(200);
 /// Lines of the terminal that stay free.
-const FREE_LINES: usize = 2;
+const FREE_LINES: usize = 3;
 /// Names longer than this are cut.
 const MAX_NAME_COLUMNS: usize = 24;
 /// A bar shorter than this says nothing.
@@ -144,7 +144,7 @@ impl State {
         let shown = if self.running.len() > room { room - 1 } else { self.running.len() };
         let name_columns = self.running.iter().map(|running| running.host.chars().count()).max().unwrap_or(0);
         let name_columns = name_columns.min(MAX_NAME_COLUMNS).min(columns / 2);
-        let mut sent = self.bytes_each.saturating_mul(self.done as u64);
+        let mut sent = self.bytes_each.saturating_mul((self.done - self.failed) as u64);
         let mut lines = Vec::new();
         for (index, running) in self.running.iter_mut().enumerate() {
             let view = running.meter.view(&running.progress, now);
@@ -169,7 +169,8 @@ impl State {
             let _ = write!(line, ", {} failed", self.failed);
         }
         if self.bytes_each > 0 {
-            let total = self.bytes_each.saturating_mul(self.hosts as u64);
+            // What a host that failed does not get is not to be waited for.
+            let total = self.bytes_each.saturating_mul((self.hosts - self.failed) as u64);
             self.total.start(Phase::Upload, sent, total);
             if let Some(view) = self.meter.view(&self.total, now) {
                 let _ = write!(line, ", {view}");
@@ -244,7 +245,7 @@ mod tests {
             [
                 "web00  upload  [=====>      ]   45 %      450 B/s  0:01 left",
                 "web01  connecting",
-                "3 of 20 hosts done, 1 failed, 3.4 KiB of 19.5 KiB, 17 %, 3.4",
+                "3 of 20 hosts done, 1 failed, 2.4 KiB of 18.6 KiB, 12 %, 2.4",
             ]
         );
     }

@@ -25,7 +25,7 @@ use crate::model::escape::printable;
 /// How long hosts have to come to rest once all have to stop. A lock is given back in a
 /// few round trips; a host that does not answer is left with its lock, which the next run
 /// takes over.
-pub const STOP_LIMIT: Duration = Duration::from_secs(8);
+pub const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// How several hosts go side by side.
 pub struct Way<'a> {
@@ -154,7 +154,7 @@ fn failure_of<R>(host: &OneHost, end: &Ended<R>, first_failed: Option<&str>) -> 
         }
         _ => Failure::new(
             FailureKind::Interrupted,
-            Phase::Connect,
+            Phase::Clean,
             place,
             "it did not come to rest in time and was left",
         )

@@ -11,6 +11,9 @@ use crate::engine::source::Usage;
 use crate::model::escape::printable;
 use crate::model::units::{human_duration, human_size};
 
+/// The result of a host that had to stop, or did not begin, because of something else.
+pub const STOPPED: &str = "stopped";
+
 /// How it ended on one host.
 #[derive(Debug, Clone)]
 pub struct HostEnd {
@@ -30,7 +33,7 @@ impl HostEnd {
     }
 
     pub fn failed(failure: &Failure) -> HostEnd {
-        let result = if failure.kind == FailureKind::Interrupted { "stopped" } else { "failed" };
+        let result = if failure.kind == FailureKind::Interrupted { STOPPED } else { "failed" };
         HostEnd {
             code: ExitCode::of(failure.kind),
             result: result.to_owned(),
@@ -93,9 +96,11 @@ impl Tally {
     pub fn line(&self) -> String {
         let mut parts: Vec<String> =
             self.results().iter().map(|(result, count)| format!("{count} {result}")).collect();
-        let failed = self.failed().count();
-        if failed > 0 {
-            parts.push(format!("{failed} failed"));
+        let stopped = self.failed().filter(|row| row.end.result == STOPPED).count();
+        for (count, word) in [(self.failed().count() - stopped, "failed"), (stopped, STOPPED)] {
+            if count > 0 {
+                parts.push(format!("{count} {word}"));
+            }
         }
         let sent = self.bytes().map(|bytes| format!("{} sent in ", human_size(bytes))).unwrap_or_default();
         format!("{} hosts: {}; {sent}{}", self.rows.len(), parts.join(", "), human_duration(self.time))

@@ -16,7 +16,6 @@ use crate::engine::failure::Failure;
 use crate::engine::limiter::Limiter;
 use crate::engine::source::Source;
 use crate::model::chunk::Geometry;
-use crate::model::digest::Chain;
 use crate::model::names::RunNames;
 use crate::model::remote_path::RemotePath;
 use crate::remote::RemoteError;
@@ -168,7 +167,6 @@ async fn write_all(
 impl Work {
     async fn read_again(&self, offset: u64, bytes: usize) -> Result<Bytes, LaneError> {
         // Its digest is known; that the source has not changed is seen at the end.
-        let read = self.source.read(offset, bytes, Chain::new()).await;
-        read.map(|(data, _)| data).map_err(LaneError::Source)
+        self.source.read_again(offset, bytes).await.map_err(LaneError::Source)
     }
 }

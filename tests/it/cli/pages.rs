@@ -75,12 +75,13 @@ fn the_flags_are_the_contract() {
         "--non-atomic-replace",
     ];
     let put = ["--chunk-size", "--quick", "--rehash", "-p, --preserve", "--connections", "--dry-run"];
+    let fleet = ["--limit", "--forks", "--fail-fast", "--retry-file"];
     let promised: [(&str, Vec<&str>); 5] = [
-        ("put", [&connection[..], &finish, &put].concat()),
+        ("put", [&connection[..], &finish, &put, &fleet].concat()),
         ("merge", [&connection[..], &finish].concat()),
-        ("status", connection.to_vec()),
+        ("status", [&connection[..], &fleet].concat()),
         ("clean", [&connection[..], &["--force"]].concat()),
-        ("hosts", ["--ping", "--json", "--hosts-file", "-o, --option"].to_vec()),
+        ("hosts", ["--ping", "--forks", "--json", "--hosts-file", "-o, --option"].to_vec()),
     ];
     for (command, flags) in promised {
         let text = stdout(&home.haul(&[command, "--help"]));

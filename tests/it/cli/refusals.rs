@@ -24,6 +24,12 @@ fn bad_input_is_refused_in_one_line() {
         (&["put", "img", "sftp://web1:99999/x"], "1 to 65535"),
         (&["put", "missing", "web1:/x"], "source 'missing': No such file"),
         (&["put", "dir", "web1:/x"], "source 'dir': is a directory; pack it first"),
+<<<<<<< HEAD
+=======
+        (&["put", "-", "img", "web1:/x/"], "standard input goes alone"),
+        (&["put", "--retry-file", "failed", "-", "web1:/x"], "a pipe cannot be read again"),
+        (&["put", "-", "web[1-3]:/x"], "works on one host, and 3 were named"),
+>>>>>>> fleet
         (&["put", "pipe", "web1:/x"], "source 'pipe': is no regular file"),
         (&["put", "a\x1b[2Jb", "web1:/x"], "a\\x1b[2Jb"),
         (&["put", "img", "other/img", "web1:/x/"], "two sources are called 'img'"),
@@ -63,11 +69,11 @@ fn bad_input_is_refused_in_one_line() {
         (&["put", "-o", "Port", "img", "web1:/x"], "write KEY=VALUE"),
         (&["put", "-o", "stricthostkeychecking no", "img", "web1:/x"], "host keys are always checked"),
         (&["put", "--hosts-file", "missing.toml", "img", "web1:/x"], "hosts file missing.toml: No such file"),
-        (&["put", "img", "web[1-3]:/x"], "stands for 3 hosts"),
+        (&["merge", "web[1-3]:/x"], "works on one host, and 3 were named"),
         (&["put", "img", "web[3-1]:/x"], "runs backwards"),
         (&["put", "img", "all:/x"], "matches nothing"),
         (&["put", "--bogus", "img", "web1:/x"], "unexpected argument '--bogus'"),
-        (&["put", "--limit", "web1", "img", "web1:/x"], "unexpected argument '--limit'"),
+        (&["put", "--limit", "web2", "img", "web1:/x"], "'web2' is none of the hosts"),
         (&["status"], "<DEST>"),
         (&["status", "img"], "did you mean a local path"),
         (&["merge", "--bwlimit", "x", "web1:/x"], "a size is a whole number"),

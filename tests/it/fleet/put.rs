@@ -1,7 +1,6 @@
 //! `haul put` onto a fleet.
 
 use std::fs;
-
 use std::time::{Duration, Instant};
 
 use super::stage::{Fleet, result_of, snapshot};
@@ -92,12 +91,15 @@ fn a_dry_run_says_what_would_be_and_writes_nothing() {
     fs::write(fleet.target(2, "img"), "another").expect("something else");
     let destination = format!("web:{}", fleet.path("img"));
     let before: Vec<_> = fleet.hosts.iter().map(|host| snapshot(&host.scratch())).collect();
-    let outcome =
-        fleet.run(&["put", "--dry-run", "--if-exists=replace", "--json", "img", &destination]).expect(0);
+    let outcome = fleet
+        .run(&["put", "--dry-run", "--forks=1", "--if-exists=replace", "--json", "img", &destination])
+        .expect(0);
     let after: Vec<_> = fleet.hosts.iter().map(|host| snapshot(&host.scratch())).collect();
     assert_eq!(before, after);
     assert!(before.iter().all(|names| !names.is_empty()));
     let events = outcome.events();
+    // Also where they come one after another.
+    assert_eq!(outcome.last()["source_bytes_hashed"], 7);
     let status = |host: &str| result_of(&events, host)["status"].as_str().expect("a status").to_owned();
     assert_eq!(
         [status("web01"), status("web02"), status("web03")],

@@ -22,7 +22,7 @@ use crate::cli::error::CliError;
 use crate::cli::exit_code::ExitCode;
 use crate::cli::fleet;
 use crate::cli::fleet::board::Seat;
-use crate::cli::fleet::table::HostEnd;
+use crate::cli::fleet::table::{HostEnd, STOPPED};
 use crate::cli::tty;
 use crate::engine::exec::{Child, Command, ExecError, ExecErrorKind, Host, attach, signal_detached};
 use crate::engine::stop::Stop;
@@ -231,7 +231,7 @@ impl OnHost<'_> {
         }
         let words = words(&self.order.args);
         let end = not_started(&self.host, &self.order.reporter, &words, &message, code);
-        Ok(Err(HostEnd { result: "stopped".to_owned(), ..end }))
+        Ok(Err(HostEnd { result: STOPPED.to_owned(), ..end }))
     }
 
     fn sink(&self, stream: Stream) -> Result<Sink, CliError> {

@@ -10,7 +10,7 @@ use super::result::ResultEvent;
 use crate::cli::args::exec::ExecArgs;
 use crate::cli::commands::{OneHost, Reporter};
 use crate::cli::exit_code::ExitCode;
-use crate::cli::fleet::table::HostEnd;
+use crate::cli::fleet::table::{HostEnd, STOPPED};
 use crate::engine::exec::{ExecErrorKind, ExitStatus, Signal};
 use crate::model::escape::printable;
 
@@ -128,7 +128,7 @@ pub fn report(
 fn result(ended: &Ended) -> String {
     match (&ended.cause, &ended.status) {
         (Some(Cause::TimedOut(_)), _) => "timed out".to_owned(),
-        (Some(Cause::Interrupted(_) | Cause::Stopped), _) => "stopped".to_owned(),
+        (Some(Cause::Interrupted(_) | Cause::Stopped), _) => STOPPED.to_owned(),
         (_, Some(Ok(ExitStatus::Exited(code)))) => format!("exit {code}"),
         (_, Some(Ok(ExitStatus::Signaled { signal, .. }))) => format!("SIG{signal}"),
         (_, Some(Err(_)) | None) => "failed".to_owned(),
