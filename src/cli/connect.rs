@@ -79,19 +79,6 @@ pub fn targets(destination: &Destination, inventory: &Inventory) -> Result<Vec<T
     Ok(hosts.into_iter().map(target).collect())
 }
 
-/// For commands that work on one host.
-pub fn one_target(destination: &Destination, inventory: &Inventory) -> Result<Target, CliError> {
-    let mut targets = targets(destination, inventory)?;
-    match (targets.pop(), targets.len()) {
-        (Some(target), 0) => Ok(target),
-        (_, others) => Err(CliError::usage(format!(
-            "'{}' stands for {} hosts; several hosts at once are not supported yet: name one",
-            destination.host,
-            others + 1
-        ))),
-    }
-}
-
 /// Who may be asked while connecting.
 #[derive(Clone)]
 pub enum Asking {
@@ -274,7 +261,7 @@ mod tests {
         let account = account();
         let file = HostsFile::parse(hosts, Path::new("hosts.toml")).expect("a hosts file");
         let destination = Destination::parse(OsStr::new(destination)).expect("a destination");
-        let target = one_target(&destination, &Inventory::new(file)).map_err(|error| error.message)?;
+        let target = targets(&destination, &Inventory::new(file)).map_err(|error| error.message)?.remove(0);
         let keywords = SshKeywords::parse(&args.option, &account).map_err(|error| error.message)?;
         ssh_options(&target, args, keywords, &account, &Asking::Nobody, DEFAULT_STALL_TIMEOUT)
             .map_err(|error| error.message)
@@ -312,14 +299,6 @@ mod tests {
         assert_eq!(options.user_known_hosts[0], Path::new("/home/alice/.ssh/known_hosts"));
         assert_eq!(options.agent_socket.as_deref(), Some(Path::new("/run/agent")));
         assert_eq!(options.strict_host_key_checking, StrictHostKeyChecking::Yes);
-    }
-
-    #[test]
-    fn one_command_works_on_one_host() {
-        let hosts = "[groups]\nweb = ['web[1-3]']\none = ['web1']\n";
-        let none = ConnectionArgs::default();
-        assert!(options("web:/x", hosts, &none).expect_err("three hosts").contains("stands for 3 hosts"));
-        assert_eq!(options("one:/x", hosts, &none).expect("one host").host, "web1");
     }
 
     #[test]

@@ -4,11 +4,14 @@
 
 pub mod account;
 pub mod args;
+mod askpass;
 pub mod commands;
 pub mod connect;
+mod core_dump;
 pub mod destination;
 pub mod error;
 pub mod exit_code;
+pub mod fleet;
 pub mod hosts_file;
 pub mod inventory;
 pub mod json;
@@ -23,6 +26,7 @@ pub mod sources;
 pub mod ssh_option;
 pub mod summary;
 pub mod terminal;
+pub mod text_table;
 pub mod tty;
 
 use std::ffi::OsString;
@@ -42,6 +46,7 @@ use crate::model::escape::printable;
 const SHUTDOWN_LIMIT: Duration = Duration::from_millis(200);
 
 pub fn main() -> std::process::ExitCode {
+    core_dump::forbid();
     let code = match run(std::env::args_os()) {
         Ok(code) => code,
         Err(error) => {
@@ -67,7 +72,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<ExitCode, CliError> 
         Command::Status(args) => in_runtime(commands::status::run(&args)),
         Command::Merge(args) => in_runtime(commands::merge::run(&args)),
         Command::Clean(args) => in_runtime(commands::clean::run(&args)),
-        Command::Exec(args) => in_runtime(commands::exec::run(&args)),
+        Command::Exec(args) => in_runtime(commands::exec::run(args.into())),
         Command::Hosts(args) => in_runtime(commands::hosts::run(&args)),
         Command::Demo(args) => in_runtime(commands::demo::run(&args)),
     }

@@ -106,7 +106,7 @@ impl fmt::Display for View {
     }
 }
 
-fn percent(done: u64, total: u64) -> u64 {
+pub fn percent(done: u64, total: u64) -> u64 {
     if total == 0 {
         return 100;
     }

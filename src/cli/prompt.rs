@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use super::askpass::{self, Asker};
 use super::screen::Screen;
 use super::tty;
 use crate::engine::options::{AskReplace, Existing};
@@ -19,6 +20,11 @@ const MAX_ATTEMPTS: usize = 5;
 /// A person looks at the output and can be asked.
 pub fn person_is_there() -> bool {
     std::io::stderr().is_terminal() && tty::exists()
+}
+
+/// A question of a login can be put: at the terminal, or by SSH_ASKPASS's program.
+pub fn somebody_can_be_asked() -> bool {
+    person_is_there() || matches!(askpass::asker(), Asker::Program(_))
 }
 
 /// Asks at the terminal whether a file may be replaced.
@@ -69,19 +75,26 @@ pub struct AllowedPrompts {
     pub keyboard_interactive: bool,
 }
 
-/// Puts the questions of a login. Needs a terminal, but not on standard error.
+/// Puts the questions of a login. Needs a terminal, but not on standard error, or the
+/// program of SSH_ASKPASS.
 pub struct TerminalPrompter {
     screen: Arc<Screen>,
     allowed: AllowedPrompts,
+    verbose: bool,
 }
 
 impl TerminalPrompter {
     pub fn new(screen: Arc<Screen>, allowed: AllowedPrompts) -> TerminalPrompter {
-        TerminalPrompter { screen, allowed }
+        TerminalPrompter { screen, allowed, verbose: false }
+    }
+
+    /// Also says what only those want to know who asked for more (-v).
+    pub fn verbose(self, verbose: bool) -> TerminalPrompter {
+        TerminalPrompter { verbose, ..self }
     }
 
     fn ask(&self, question: &str, echo: bool) -> Option<Zeroizing<String>> {
-        self.screen.suspended(|| tty::ask(question, echo))
+        self.screen.suspended(|| askpass::ask(question, echo))
     }
 }
 
@@ -110,7 +123,7 @@ impl Prompter for TerminalPrompter {
         );
         self.screen.suspended(|| {
             for _ in 0..MAX_ATTEMPTS {
-                let Some(answer) = tty::ask(&question, true) else { return false };
+                let Some(answer) = askpass::ask(&question, true) else { return false };
                 let answer = answer.trim();
                 // As ssh: the fingerprint itself, pasted from elsewhere, is the best yes.
                 if answer.eq_ignore_ascii_case("yes") || answer == fingerprint {
@@ -147,6 +160,12 @@ impl Prompter for TerminalPrompter {
 
     fn tell(&self, message: &str) {
         self.screen.remark(&format!("haul: {message}"));
+    }
+
+    fn detail(&self, message: &str) {
+        if self.verbose {
+            self.tell(message);
+        }
     }
 }
 

@@ -1,24 +1,36 @@
-//! Standard error: one progress bar at most, and lines above it.
+//! Standard error: a progress bar or a few lines that change, and lines above them that
+//! stay.
 
 use std::io::Write;
+use std::sync::{Mutex, PoisonError};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::progress::View;
 
 /// At most this many redraws a second.
 const REDRAWS_A_SECOND: u8 = 10;
+/// Of a terminal that does not tell its size.
+const USUAL_COLUMNS: usize = 80;
+const USUAL_ROWS: usize = 24;
 
 /// Where lines and the bar go, so that neither breaks the other.
 pub struct Screen {
     bar: ProgressBar,
+    lines: Option<Lines>,
     quiet: bool,
 }
 
+/// Lines that change, one below the other.
+struct Lines {
+    all: MultiProgress,
+    each: Mutex<Vec<ProgressBar>>,
+}
+
 impl Screen {
-    /// Only lines, of those no remarks when `quiet`.
+    /// Only lines that stay, of those no remarks when `quiet`.
     pub fn plain(quiet: bool) -> Screen {
-        Screen { bar: ProgressBar::hidden(), quiet }
+        Screen { bar: ProgressBar::hidden(), lines: None, quiet }
     }
 
     /// With a bar, which shows once there is something to show.
@@ -27,7 +39,18 @@ impl Screen {
         if let Ok(style) = ProgressStyle::with_template("{prefix} [{wide_bar}] {msg}") {
             bar.set_style(style.progress_chars("=> "));
         }
-        Screen { bar, quiet: false }
+        Screen { bar, lines: None, quiet: false }
+    }
+
+    /// With as many lines as [`Screen::show_lines`] wants.
+    pub fn with_lines() -> Screen {
+        let target = ProgressDrawTarget::stderr_with_hz(REDRAWS_A_SECOND);
+        let all = MultiProgress::with_draw_target(target);
+        Screen { lines: Some(Lines { all, each: Mutex::default() }), ..Screen::plain(false) }
+    }
+
+    pub fn shows_lines(&self) -> bool {
+        self.lines.is_some()
     }
 
     pub fn show(&self, host: &str, view: &View) {
@@ -40,8 +63,37 @@ impl Screen {
         self.bar.set_message(view.to_string());
     }
 
-    /// Takes the bar away for good.
+    /// These in place of those shown before. None may be wider than the terminal.
+    pub fn show_lines(&self, texts: &[String]) {
+        let Some(lines) = &self.lines else { return };
+        let mut each = lines.each.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(surplus) = (each.len() > texts.len()).then(|| each.pop()).flatten() {
+            surplus.finish_and_clear();
+            lines.all.remove(&surplus);
+        }
+        while each.len() < texts.len() {
+            let line = ProgressBar::no_length();
+            if let Ok(style) = ProgressStyle::with_template("{wide_msg}") {
+                line.set_style(style);
+            }
+            each.push(lines.all.add(line));
+        }
+        for (line, text) in each.iter().zip(texts) {
+            line.set_message(text.clone());
+        }
+    }
+
+    /// Columns and rows of the terminal.
+    pub fn size(&self) -> (usize, usize) {
+        match rustix::termios::tcgetwinsize(std::io::stderr()) {
+            Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col.into(), size.ws_row.into()),
+            _ => (USUAL_COLUMNS, USUAL_ROWS),
+        }
+    }
+
+    /// Takes away for good all that changes.
     pub fn clear(&self) {
+        self.show_lines(&[]);
         self.bar.finish_and_clear();
     }
 
@@ -59,8 +111,11 @@ impl Screen {
         }
     }
 
-    /// Does `work` while the bar is away.
+    /// Does `work` while what changes is away.
     pub fn suspended<R>(&self, work: impl FnOnce() -> R) -> R {
-        self.bar.suspend(work)
+        match &self.lines {
+            Some(lines) => lines.all.suspend(work),
+            None => self.bar.suspend(work),
+        }
     }
 }

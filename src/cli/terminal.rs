@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::args::output::OutputArgs;
+use super::fleet::board::Seat;
 use super::progress::{Meter, Progress, Ticker};
 use super::screen::Screen;
 use crate::engine::failure::{Failure, Phase};
@@ -45,6 +46,14 @@ impl TerminalMonitor {
         let host = printable(host.as_bytes());
         let ticker = (!output.quiet).then(|| ticker(&screen, &progress, &host, wants_bar(output)));
         TerminalMonitor { screen, progress, threshold: threshold(output), _ticker: ticker }
+    }
+}
+
+impl TerminalMonitor {
+    /// One of several hosts: how far it has come is shown elsewhere, if at all.
+    pub fn in_fleet(screen: Arc<Screen>, seat: Option<&Seat>, output: &OutputArgs) -> TerminalMonitor {
+        let progress = seat.map(Seat::progress).unwrap_or_default();
+        TerminalMonitor { screen, progress, threshold: threshold(output), _ticker: None }
     }
 }
 

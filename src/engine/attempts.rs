@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::connect::Link;
-use super::failure::{Failure, FailureKind};
+use super::failure::{Failure, FailureKind, Phase};
 use super::guard::Guard;
 use super::monitor::{Level, Monitor, Notice};
 use super::retry::Retry;
@@ -33,13 +33,23 @@ pub async fn run<J: Job>(
 ) -> Result<J::Report, Failure> {
     let mut link = Link::new(connector, monitor.clone(), stop.clone());
     let mut retry = Retry::new(retries, monitor.clone(), stop);
+    let mut lost_at = None;
     let outcome = loop {
         match job.attempt(&mut link).await {
             Err(failure) if failure.kind == FailureKind::Link => {
                 link.lose();
+                // A server that mixes up sessions may also leave requests unanswered.
+                if lost_at.replace(job.progress()) == Some(job.progress()) {
+                    link.keep_to_one_session();
+                }
                 if let Err(failure) = retry.pause(failure, job.progress()).await {
                     break Err(failure);
                 }
+            }
+            Err(failure) if may_be_mixed_up(&failure) && link.keep_to_one_session() => {
+                let text = format!("{failure}; trying again with one file session");
+                monitor.notice(Notice { level: Level::Warning, text });
+                link.close().await;
             }
             outcome => break outcome,
         }
@@ -56,4 +66,11 @@ pub async fn run<J: Job>(
     }
     link.close().await;
     outcome
+}
+
+/// Whether a server that gets several file sessions of one connection mixed up, as ProFTPD's
+/// does under load ("Invalid handle"), may be what is behind a failure.
+fn may_be_mixed_up(failure: &Failure) -> bool {
+    failure.kind == FailureKind::Failed
+        && matches!(failure.phase, Phase::Upload | Phase::Merge | Phase::Verify)
 }

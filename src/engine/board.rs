@@ -52,6 +52,11 @@ impl Board {
         self.lock().merged
     }
 
+    /// How many chunks the merged file holds from the first on.
+    pub fn contiguous(&self) -> u64 {
+        self.lock().contiguous()
+    }
+
     /// Stored and placed chunks that directly follow what is merged, at most `limit`.
     pub fn next(&self, limit: usize) -> Vec<(u64, Published)> {
         let found = self.lock();

@@ -19,13 +19,15 @@ use crate::model::lock_file::SourceNote;
 use crate::model::names::{Names, UserId};
 use crate::remote::Connector;
 
-/// With `force` also another user's or a living run's, which is said as a warning.
+/// With `force` also another user's or a living run's, which is said as a warning. `no_lock`
+/// for servers that have none.
 pub async fn clean(
     connector: Arc<dyn Connector>,
     destination: Vec<u8>,
     user: UserId,
     holder: String,
     force: bool,
+    no_lock: bool,
     monitor: Arc<dyn Monitor>,
 ) -> Result<CleanReport, Failure> {
     // The switch is kept, so that nothing is ever stopped.
@@ -59,7 +61,8 @@ pub async fn clean(
         link.close().await;
         return Ok(report);
     }
-    let options = LockOptions { wait: super::options::Wait::No, break_lock: force, no_lock: false, holder };
+    let options =
+        LockOptions { wait: super::options::Wait::No, break_lock: force && !no_lock, no_lock, holder };
     let note = SourceNote { name: b"haul clean".to_vec(), identity: String::new() };
     let mut request = Request::default();
     let guard = Guard::acquire(&mut request, &site, note, &options, &monitor, &stop).await?;

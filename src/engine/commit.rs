@@ -1,17 +1,24 @@
 //! Puts the verified file in place: mode, owner, times → synced → one atomic rename.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
 use super::asked::Asked;
 use super::failure::{Failure, FailureKind, Phase};
-use super::io::{publish, sync_if_possible};
-use super::lock::Held;
+use super::io::{create_with, publish, remove_if_there, sync_if_possible};
+use super::job::{JobError, JobLimits, run_script};
+use super::lock::{Held, LockKind};
 use super::monitor::{Level, Monitor, Notice};
 use super::options::PutOptions;
 use super::site::Site;
 use crate::model::manifest::{Baseline, Manifest};
 use crate::model::names::RunNames;
 use crate::model::remote_path::RemotePath;
+use crate::model::shell::Script;
 use crate::remote::files::{Attributes, FileKind, OpenMode, Owner, SetAttributes, Times};
-use crate::remote::{RemoteError, RemoteErrorKind};
+use crate::remote::{Connection, RemoteError, RemoteErrorKind};
 
 /// How one name comes to replace another on this server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +27,8 @@ pub enum Replace {
     Posix,
     /// The server's plain rename was seen to replace.
     Plain,
+    /// `mv -f` by the target's shell was seen to replace.
+    Shell,
     /// Remove, then rename, as `--non-atomic-replace` allows.
     RemoveFirst,
 }
@@ -33,6 +42,8 @@ pub struct Dress {
     pub times: Option<Times>,
     /// What has to be set, and not only should.
     pub asked: Asked,
+    /// How many bytes it has. Not set but looked at, before the rename and after it.
+    pub size: u64,
 }
 
 impl Dress {
@@ -53,6 +64,7 @@ impl Dress {
             owner: existing.and_then(|existing| existing.owner),
             times: options.preserve.then_some(times),
             asked,
+            size: manifest.geometry().size(),
         }
     }
 }
@@ -85,27 +97,44 @@ pub struct Dressed {
 
 /// Finds out how a file can be replaced here, by trying it on private names. Fails where
 /// nothing does it atomically and that was not allowed.
-pub async fn prove_replace(site: &Site, run: &RunNames, options: &PutOptions) -> Result<Replace, Failure> {
+pub async fn prove_replace(
+    site: &Site,
+    run: &RunNames,
+    options: &PutOptions,
+    monitor: &Arc<dyn Monitor>,
+) -> Result<Replace, Failure> {
     if site.files.features().posix_rename {
         return Ok(Replace::Posix);
     }
     let failed = site.failed(Phase::Survey);
     let files = site.files.as_ref();
     let (from, onto) = (run.directory().join("replace.1"), run.directory().join("replace.2"));
-    for path in [&from, &onto] {
-        let handle = files.open(path, OpenMode::CREATE, Some(0o600)).await.map_err(&failed)?;
+    for (path, content) in [(&from, &b"new"[..]), (&onto, b"old one")] {
+        let handle = create_with(files, path, Bytes::from_static(content), 0o600).await.map_err(&failed)?;
         files.close(handle).await.map_err(&failed)?;
     }
-    let replaced = match files.rename(&from, &onto).await {
-        Ok(()) => true,
+    let mut found = None;
+    match files.rename(&from, &onto).await {
+        Ok(()) if was_moved(site, &from, &onto, 3).await.map_err(&failed)? => found = Some(Replace::Plain),
         Err(error) if error.is_link() => return Err(failed(error)),
-        Err(_) => false,
-    };
-    for path in [&from, &onto] {
-        super::io::remove_if_there(files, path).await.map_err(&failed)?;
+        Ok(()) | Err(_) => {}
     }
-    if replaced {
-        return Ok(Replace::Plain);
+    if found.is_none() && site.shell(monitor).await.is_some() {
+        match move_by_shell(site.connection.as_ref(), &from, &onto).await {
+            Ok(()) if was_moved(site, &from, &onto, 3).await.map_err(&failed)? => {
+                found = Some(Replace::Shell)
+            }
+            Err(error @ JobError::Lost) => {
+                return Err(Failure::new(FailureKind::Link, Phase::Survey, site.place(), error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    for path in [&from, &onto] {
+        remove_if_there(files, path).await.map_err(&failed)?;
+    }
+    if let Some(found) = found {
+        return Ok(found);
     }
     if options.non_atomic_replace {
         return Ok(Replace::RemoveFirst);
@@ -119,14 +148,48 @@ pub async fn prove_replace(site: &Site, run: &RunNames, options: &PutOptions) ->
     .next_step("use --non-atomic-replace, or remove the old file first"))
 }
 
+/// Whether a move of a file of `size` bytes did what was asked.
+async fn was_moved(site: &Site, from: &RemotePath, to: &RemotePath, size: u64) -> Result<bool, RemoteError> {
+    let (from, to) = tokio::join!(site.files.lstat(from), site.files.lstat(to));
+    let gone = match from {
+        Err(error) if error.is_not_found() => true,
+        Err(error) if error.is_link() => return Err(error),
+        Ok(_) | Err(_) => false,
+    };
+    match to {
+        Ok(attributes) => Ok(gone && attributes.size.is_none_or(|there| there == size)),
+        Err(error) if error.is_link() => Err(error),
+        Err(_) => Ok(false),
+    }
+}
+
+/// `mv` into a directory would not replace it. Both paths are absolute.
+const MOVE: &str = r#"
+[ -f "$from" ] && [ ! -d "$to" ] && exec mv -f "$from" "$to"
+"#;
+/// A rename takes no time; a disk that sleeps may.
+const MOVE_LIMIT: Duration = Duration::from_secs(30);
+const MOVE_OUTPUT_MAX_BYTES: usize = 4096;
+
+/// Whatever it says, look afterwards.
+async fn move_by_shell(
+    connection: &dyn Connection,
+    from: &RemotePath,
+    to: &RemotePath,
+) -> Result<(), JobError> {
+    let script = Script::new(&[MOVE]).set("from", from.as_bytes()).set("to", to.as_bytes());
+    let limits =
+        JobLimits { timeout: Some(MOVE_LIMIT), silence: None, max_output_bytes: MOVE_OUTPUT_MAX_BYTES };
+    run_script(connection, &script, limits).await.map(drop)
+}
+
 /// The file mode creation mask of the target's server, found by creating a file.
 async fn find_umask(site: &Site, run: &RunNames) -> Result<u32, RemoteError> {
     let files = site.files.as_ref();
     let path = run.directory().join("umask");
     let handle = files.open(&path, OpenMode::CREATE, Some(0o777)).await?;
-    let attributes = files.stat_handle(&handle).await;
     files.close(handle).await?;
-    let mode = attributes?.mode.unwrap_or(0o644);
+    let mode = files.lstat(&path).await?.mode.unwrap_or(0o644);
     files.remove(&path).await?;
     Ok(!mode & 0o777)
 }
@@ -160,34 +223,69 @@ pub async fn commit(
 ) -> Result<Dressed, Failure> {
     let failed = site.failed(Phase::Commit);
     let files = site.files.as_ref();
-    let (handle, prepared) =
-        tokio::join!(files.open(merged, OpenMode::WRITE, None), prepare(site, merged, dress, monitor));
-    let handle = handle.map_err(&failed)?;
-    let dressed = match prepared {
-        Ok(dressed) => sync_if_possible(files, &handle).await.map_err(&failed).map(|()| dressed),
-        Err(failure) => Err(failure),
+    // Opened before the mode is set, which may forbid it; for reading too, since some servers
+    // empty what is opened for writing alone.
+    let handle = match files.features().fsync {
+        true => Some(files.open(merged, OpenMode::READ_WRITE, None).await.map_err(&failed)?),
+        false => None,
     };
-    let (closed, checked, now) = tokio::join!(files.close(handle), held.check(files), target_now(site));
-    let dressed = dressed?;
-    closed.map_err(&failed)?;
+    let prepared = prepare(site, merged, dress, monitor).await;
+    if let Some(handle) = handle {
+        let synced = sync_if_possible(files, &handle).await;
+        files.close(handle).await.and(synced).map_err(&failed)?;
+    }
+    let dressed = prepared?;
+    let (checked, standing, now) = tokio::join!(held.check(files), files.lstat(merged), target_now(site));
     checked?;
     let (now, attributes) = now?;
     if now != before || attributes.is_some_and(|a| !matches!(a.kind, FileKind::File | FileKind::Unknown)) {
         return Err(appeared(site, before));
     }
-    let linked = put_in_place(site, merged, before, replace).await?;
-    let remove = async { if linked { files.remove(merged).await.map_err(&failed) } else { Ok(()) } };
-    let (removed, ()) = tokio::join!(remove, sync_directory(site, monitor));
-    removed.map(|()| dressed)
+    if let Some(size) = standing.map_err(&failed)?.size
+        && size != dress.size
+    {
+        let cause = format!(
+            "the merged file has {size} bytes now and had {} when it was verified; the target was not touched",
+            dress.size
+        );
+        return Err(Failure::new(FailureKind::Verification, Phase::Commit, site.place(), cause)
+            .next_step("run the same command again"));
+    }
+    let proven_link = held.kind() == LockKind::Linked;
+    put_in_place(site, merged, before, replace, dress.size, proven_link).await?;
+    let (committed, ()) =
+        tokio::join!(check_in_place(site, merged, dress.size), sync_directory(site, monitor));
+    committed.map(|()| dressed)
 }
 
-/// True where the merged file keeps its own name beside the target's.
+/// A rename was answered with OK. There are servers that say so and move nothing, or not
+/// all of it: what stands at the target is looked at before anybody is told of a success.
+async fn check_in_place(site: &Site, merged: &RemotePath, size: u64) -> Result<(), Failure> {
+    let failed = site.failed(Phase::Commit);
+    let target = site.names.target();
+    if was_moved(site, merged, target, size).await.map_err(&failed)? {
+        return Ok(());
+    }
+    let there = match site.files.lstat(target).await {
+        Ok(attributes) => {
+            attributes.size.map_or("a file".to_owned(), |size| format!("a file of {size} bytes"))
+        }
+        Err(error) if error.is_not_found() => "nothing".to_owned(),
+        Err(error) => return Err(failed(error)),
+    };
+    let cause = format!("the server said that {size} bytes were put in place, and there is {there}");
+    Err(Failure::new(FailureKind::Verification, Phase::Commit, site.place(), cause)
+        .next_step("look at the target, and run the same command again"))
+}
+
 async fn put_in_place(
     site: &Site,
     merged: &RemotePath,
     before: Baseline,
     replace: Replace,
-) -> Result<bool, Failure> {
+    size: u64,
+    proven_link: bool,
+) -> Result<(), Failure> {
     let failed = site.failed(Phase::Commit);
     let files = site.files.as_ref();
     let target = site.names.target();
@@ -195,20 +293,33 @@ async fn put_in_place(
         // A link fails where something has appeared in this very moment.
         if files.features().hard_link {
             match files.hard_link(merged, target).await {
-                Ok(()) => return Ok(true),
+                Ok(()) if proven_link => return files.remove(merged).await.map_err(&failed),
+                // There are servers that say OK and link nothing: the one name that there is
+                // of the file stays until the other is seen.
+                Ok(()) => match files.lstat(target).await {
+                    Ok(linked) if linked.size.is_none_or(|linked| linked == size) => {
+                        return files.remove(merged).await.map_err(&failed);
+                    }
+                    Err(error) if error.is_link() => return Err(failed(error)),
+                    Ok(_) | Err(_) => {}
+                },
                 Err(error) if error.is_link() || error.is_not_found() => return Err(failed(error)),
                 Err(_) if files.lstat(target).await.is_ok() => return Err(appeared(site, before)),
                 Err(_) => {}
             }
         }
-        return files.rename(merged, target).await.map(|()| false).map_err(&failed);
+        return files.rename(merged, target).await.map_err(&failed);
     }
-    let replaced = match replace {
-        Replace::Posix => files.rename_over(merged, target).await,
-        Replace::Plain => files.rename(merged, target).await,
-        Replace::RemoveFirst => publish(files, merged, target).await,
-    };
-    replaced.map(|()| false).map_err(&failed)
+    match replace {
+        Replace::Posix => files.rename_over(merged, target).await.map_err(&failed),
+        Replace::Plain => files.rename(merged, target).await.map_err(&failed),
+        Replace::Shell => match move_by_shell(site.connection.as_ref(), merged, target).await {
+            Ok(()) => Ok(()),
+            // It may have happened, or still happen: the next attempt looks.
+            Err(error) => Err(Failure::new(FailureKind::Link, Phase::Commit, site.place(), error)),
+        },
+        Replace::RemoveFirst => publish(files, merged, target).await.map_err(&failed),
+    }
 }
 
 fn appeared(site: &Site, before: Baseline) -> Failure {

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
+
 use super::failure::{Failure, FailureKind, Phase};
 use super::monitor::{Level, Monitor, Notice};
 use super::stop::Stop;
 use crate::model::escape::printable;
-use crate::remote::{Connection, Connector, Files, RemoteError, RemoteErrorKind};
+use crate::remote::{Connection, Connector, ExecRequest, Files, Process, RemoteError, RemoteErrorKind};
 
 type Open = (Arc<dyn Connection>, Arc<dyn Files>);
 
@@ -16,11 +18,34 @@ pub struct Link {
     stop: Stop,
     open: Option<Open>,
     was_open: bool,
+    one_session: bool,
+}
+
+/// A connection that gives no further file sessions.
+struct OneSession(Arc<dyn Connection>);
+
+#[async_trait]
+impl Connection for OneSession {
+    async fn files(&self) -> Result<Arc<dyn Files>, RemoteError> {
+        Err(RemoteError::new(RemoteErrorKind::ChannelRefused, "no further file session is asked for"))
+    }
+
+    async fn exec(&self, request: ExecRequest) -> Result<Process, RemoteError> {
+        self.0.exec(request).await
+    }
+
+    fn server_name(&self) -> String {
+        self.0.server_name()
+    }
+
+    async fn disconnect(&self) {
+        self.0.disconnect().await;
+    }
 }
 
 impl Link {
     pub fn new(connector: Arc<dyn Connector>, monitor: Arc<dyn Monitor>, stop: Stop) -> Link {
-        Link { connector, monitor, stop, open: None, was_open: false }
+        Link { connector, monitor, stop, open: None, was_open: false, one_session: false }
     }
 
     pub fn host(&self) -> String {
@@ -36,6 +61,9 @@ impl Link {
         let connecting = async {
             let connection = self.connector.connect().await?;
             let files = connection.files().await?;
+            if self.one_session {
+                return Ok((Arc::new(OneSession(connection)) as Arc<dyn Connection>, files));
+            }
             Ok((connection, files))
         };
         let connecting = async {
@@ -59,6 +87,12 @@ impl Link {
         self.was_open = true;
         self.open = Some(open.clone());
         Ok(open)
+    }
+
+    /// From the next connection on everything goes through one file session: some servers
+    /// mix up several. False where that is so already.
+    pub fn keep_to_one_session(&mut self) -> bool {
+        !std::mem::replace(&mut self.one_session, true)
     }
 
     pub fn connector(&self) -> &Arc<dyn Connector> {

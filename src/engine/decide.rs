@@ -59,32 +59,41 @@ pub async fn decide(
         }
         manifest = Some(of_source);
     }
-    let skip = Decision::Done { status: PutStatus::Skipped, sha256: None, verified_by: None };
+    match may_replace(site, &existing, Some(source.size()), options).await? {
+        true => Ok(Decision::Upload(manifest)),
+        false => Ok(Decision::Done { status: PutStatus::Skipped, sha256: None, verified_by: None }),
+    }
+}
+
+/// Whether different content at the target is replaced; false: it is left and that is right.
+pub async fn may_replace(
+    site: &Site,
+    existing: &Attributes,
+    source_size: Option<u64>,
+    options: &PutOptions,
+) -> Result<bool, Failure> {
     match &options.if_exists {
-        IfExists::Replace => Ok(Decision::Upload(manifest)),
-        IfExists::Skip => Ok(skip),
+        IfExists::Replace => Ok(true),
+        IfExists::Skip => Ok(false),
         IfExists::Fail => Err(exists(site, "the target exists with different content")
             .next_step("use --if-exists replace to replace it, --if-exists skip to leave it")),
         // What would be asked is not known until someone is there to answer.
-        IfExists::Ask(_) if options.dry_run => Ok(Decision::Upload(manifest)),
+        IfExists::Ask(_) if options.dry_run => Ok(true),
         IfExists::Ask(person) => {
-            let (person, question) = (person.clone(), question(site, source, &existing));
+            let question = Existing {
+                target: site.place(),
+                size: existing.size.unwrap_or(0),
+                modified: existing.times.map(|times| times.modified),
+                source_size,
+            };
+            let person = person.clone();
             let answer = tokio::task::spawn_blocking(move || person.replace(&question)).await;
             if answer.unwrap_or(false) {
-                Ok(Decision::Upload(manifest))
+                Ok(true)
             } else {
                 Err(exists(site, "the target exists with different content and was left as it is"))
             }
         }
-    }
-}
-
-fn question(site: &Site, source: &Source, existing: &Attributes) -> Existing {
-    Existing {
-        target: site.place(),
-        size: existing.size.unwrap_or(0),
-        modified: existing.times.map(|times| times.modified),
-        source_size: Some(source.size()),
     }
 }
 
@@ -124,7 +133,7 @@ pub async fn hash_range(
     let mut at = range.start;
     while at < range.end {
         let length = usize::try_from(range.end - at).unwrap_or(READ_BYTES).min(READ_BYTES);
-        (_, chain) = source.read(at, length, chain).await?;
+        chain = source.hash(at, length, chain).await?;
         monitor.advance(Phase::Hash, length as u64);
         at += length as u64;
     }

@@ -87,9 +87,10 @@ impl Failure {
     /// Of an operation on a target. `place` names host and path.
     pub fn remote(phase: Phase, place: impl fmt::Display, error: &RemoteError) -> Failure {
         let kind = match error.kind {
-            RemoteErrorKind::Unreachable | RemoteErrorKind::HostKey | RemoteErrorKind::Authentication => {
-                FailureKind::Unreachable
-            }
+            RemoteErrorKind::Unreachable
+            | RemoteErrorKind::HostKey
+            | RemoteErrorKind::Authentication
+            | RemoteErrorKind::NeedsPerson => FailureKind::Unreachable,
             RemoteErrorKind::LinkLost => FailureKind::Link,
             RemoteErrorKind::PermissionDenied | RemoteErrorKind::NoSpace => FailureKind::Storage,
             _ => FailureKind::Failed,

@@ -7,6 +7,7 @@ use super::commit::target_now;
 use super::connect::Link;
 use super::failure::{Failure, FailureKind, Phase};
 use super::guard::{Guard, Request};
+use super::limiter::Limiter;
 use super::monitor::Monitor;
 use super::open::open_named;
 use super::options::{IfExists, PutOptions};
@@ -30,8 +31,9 @@ pub async fn finish(
     stop: Stop,
 ) -> Result<PutReport, Failure> {
     let retries = options.retry.retries;
+    let limiter = Arc::new(Limiter::new(options.bwlimit));
     let finish = Finish {
-        transfer: Transfer::new(0, options.clone(), monitor.clone()),
+        transfer: Transfer::new(0, options.clone(), limiter, monitor.clone()),
         destination,
         options,
         monitor: monitor.clone(),

@@ -87,12 +87,19 @@ impl FurtherConnections {
         Arc::new(FurtherConnections { state, _making: JoinSet::new() })
     }
 
-    /// Makes `count` of them in the background. A host that refuses them is no error.
+    /// Makes `count` of them in the background. A host that refuses them is no error; where
+    /// a person would have to be asked again, that is said and nothing is tried.
     pub fn make(
         connector: &Arc<dyn Connector>,
         count: u64,
         monitor: &Arc<dyn Monitor>,
     ) -> Arc<FurtherConnections> {
+        if let Some(why) = connector.needs_person().filter(|_| count > 0) {
+            let host = printable(connector.host().as_bytes());
+            monitor
+                .notice(Notice { level: Level::Info, text: format!("{host}: one connection only: {why}") });
+            return FurtherConnections::none();
+        }
         let state = watch::Sender::new(State { open: Vec::new(), awaited: count });
         let mut making = JoinSet::new();
         for _ in 0..count {

@@ -111,8 +111,9 @@ impl Guard {
         let state = self.keeper.lock().await.as_ref().map(Keeper::state);
         let lost = async {
             let Some(mut state) = state else { return std::future::pending().await };
-            match state.wait_for(|state| *state != LockState::Held).await.as_deref() {
-                Ok(LockState::Lost { by }) => by.clone(),
+            let ended = state.wait_for(|state| *state != LockState::Held).await;
+            match ended.map(|state| state.clone()) {
+                Ok(LockState::Lost { by }) => by,
                 // The keeper has ended without losing the lock: its own end is no loss.
                 _ => std::future::pending().await,
             }

@@ -164,11 +164,21 @@ pub async fn remove_if_there(files: &dyn Files, path: &RemotePath) -> Result<(),
     }
 }
 
-/// Removes many, in any order and many at a time.
-pub async fn remove_all_if_there(
+/// The size of an open file; by its path where the server tells nothing of handles.
+pub async fn size_of_open(
     files: &dyn Files,
-    paths: impl IntoIterator<Item = RemotePath>,
-) -> Result<(), RemoteError> {
+    handle: &Handle,
+    path: &RemotePath,
+) -> Result<Option<u64>, RemoteError> {
+    match files.stat_handle(handle).await {
+        Ok(attributes) => Ok(attributes.size),
+        Err(error) if error.is_link() => Err(error),
+        Err(_) => Ok(files.lstat(path).await?.size),
+    }
+}
+
+/// Removes many, in any order and many at a time.
+pub async fn remove_all_if_there(files: &dyn Files, paths: Vec<RemotePath>) -> Result<(), RemoteError> {
     let removals = paths.into_iter().map(|path| async move { remove_if_there(files, &path).await });
     futures_util::stream::iter(removals).buffer_unordered(STREAM_REQUESTS).try_collect().await
 }

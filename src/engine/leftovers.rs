@@ -35,8 +35,8 @@ async fn remove_state(site: &Site, state: &TempState) -> Result<(), Failure> {
     let files = site.files.as_ref();
     let chunks = state.stored.keys().map(|n| site.names.chunk(*n));
     let receipts = state.receipts.iter().map(|(n, generation)| site.names.receipt(*n, *generation));
-    remove_all_if_there(files, chunks.chain(receipts)).await.map_err(&failed)?;
-    let vouching = [site.names.manifest(), site.names.record()];
+    remove_all_if_there(files, chunks.chain(receipts).collect()).await.map_err(&failed)?;
+    let vouching = vec![site.names.manifest(), site.names.record()];
     remove_all_if_there(files, vouching).await.map_err(&failed)
 }
 

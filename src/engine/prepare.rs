@@ -26,8 +26,8 @@ use crate::model::names::RunNames;
 use crate::model::plan::{Found, Plan};
 use crate::model::remote_path::RemotePath;
 use crate::model::run_id::RunId;
-use crate::remote::RemoteError;
 use crate::remote::files::OpenMode;
+use crate::remote::{Files, RemoteError};
 
 const MERGED_MODE: u32 = 0o600;
 
@@ -103,6 +103,15 @@ impl Preparation<'_> {
             (None, Some(source)) => self.start(source),
             (None, None) => return Err(self.nothing_there()),
         };
+        let mut kept = kept;
+        let nothing_merged = kept.found.merged == 0 && kept.found.placed.is_empty();
+        if !nothing_merged && !self.prove_going_on().await.map_err(self.failed())? {
+            let text =
+                "this server does not go on with a file that was closed: what was merged is sent again";
+            self.notice(Level::Warning, text.to_owned());
+            kept.found = Found { stored: kept.found.stored, ..Found::default() };
+            kept.merged = None;
+        }
         let geometry = kept.manifest.geometry();
         self.check_count(geometry)?;
         let plan = Plan::new(geometry, kept.manifest.known(), kept.found);
@@ -307,7 +316,7 @@ impl Preparation<'_> {
     async fn remove_stored(&self, state: &TempState, plan: &Plan) -> Result<(), Failure> {
         let outdated = state.stored.keys().filter(|n| !plan.found.stored.contains(n));
         let names = outdated.map(|n| self.site.names.chunk(*n));
-        remove_all_if_there(self.site.files.as_ref(), names).await.map_err(self.failed())
+        remove_all_if_there(self.site.files.as_ref(), names.collect()).await.map_err(self.failed())
     }
 
     async fn remove_receipts(
@@ -319,7 +328,7 @@ impl Preparation<'_> {
         let outdated =
             state.receipts.iter().filter(|(n, of)| *of != generation || !plan.found.placed.contains(n));
         let names = outdated.map(|(n, of)| self.site.names.receipt(*n, *of));
-        remove_all_if_there(self.site.files.as_ref(), names).await.map_err(self.failed())
+        remove_all_if_there(self.site.files.as_ref(), names.collect()).await.map_err(self.failed())
     }
 
     /// Moves the merged file here, or makes a new one.
@@ -349,13 +358,48 @@ impl Preparation<'_> {
         Ok(())
     }
 
+    /// Whether a file that was closed can be written on where it ends, which a merge needs
+    /// to go on from an earlier run's. rclone's server empties it, or takes no offset.
+    async fn prove_going_on(&self) -> Result<bool, RemoteError> {
+        let files = self.site.files.as_ref();
+        let path = self.run.directory().join(format!("going-on.{}", self.attempt));
+        let begun = create_with(files, &path, Bytes::from_static(b"one."), MERGED_MODE).await?;
+        files.close(begun).await?;
+        let going_on = async {
+            let handle = files.open(&path, OpenMode::READ_WRITE, None).await?;
+            let written = write_all(files, &handle, 4, Bytes::from_static(b"two.")).await;
+            files.close(handle).await?;
+            written?;
+            read_small(files, &path, 64).await
+        }
+        .await;
+        remove_if_there(files, &path).await?;
+        match going_on {
+            Err(error) if error.is_link() => Err(error),
+            read => Ok(read.is_ok_and(|content| content.as_deref() == Some(b"one.two."))),
+        }
+    }
+
     /// Writes out of order through two handles and reads it back. Placing chunks, and
     /// several lanes, need a server that passes.
     async fn prove_placing(&self) -> Result<bool, RemoteError> {
-        let files = self.site.files.as_ref();
-        let path = self.run.directory().join(format!("placing.{}", self.attempt));
-        let first = create_with(files, &path, Bytes::new(), MERGED_MODE).await?;
-        let second = match files.open(&path, OpenMode::WRITE, None).await {
+        if self.prove_placing_over(&self.site.files, "placing").await? {
+            return Ok(true);
+        }
+        // Erlang's server gives one handle to all files of a session from the third on. Lanes
+        // have sessions of their own, and so has this second look.
+        let further = self.site.further_files().await?;
+        Ok(!Arc::ptr_eq(&further, &self.site.files)
+            && self.prove_placing_over(&further, "placing-again").await?)
+    }
+
+    async fn prove_placing_over(&self, files: &Arc<dyn Files>, name: &str) -> Result<bool, RemoteError> {
+        let files = files.as_ref();
+        let path = self.run.directory().join(format!("{name}.{}", self.attempt));
+        // Something stands in it already: Erlang's server empties what is opened for writing
+        // and not for reading too, rclone's whatever is opened for writing.
+        let first = create_with(files, &path, Bytes::from_static(b"............d"), MERGED_MODE).await?;
+        let second = match files.open(&path, OpenMode::READ_WRITE, None).await {
             Ok(second) => second,
             Err(error) if error.is_link() => return Err(error),
             Err(_) => {
@@ -366,7 +410,7 @@ impl Preparation<'_> {
         };
         // In whatever order the server takes them.
         let (third, one, two) = tokio::join!(
-            write_all(files, &first, 8, Bytes::from_static(b"third")),
+            write_all(files, &first, 8, Bytes::from_static(b"thir")),
             write_all(files, &second, 0, Bytes::from_static(b"one.")),
             write_all(files, &first, 4, Bytes::from_static(b"two.")),
         );
@@ -416,6 +460,14 @@ pub async fn clear_directory(
         entries => entries?,
     };
     let (kept, outdated): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| keep(&entry.name));
-    remove_all_if_there(files, outdated.iter().map(|entry| directory.join(&entry.name))).await?;
-    if !kept.is_empty() { Ok(()) } else { files.remove_directory(directory).await }
+    let outdated = outdated.iter().map(|entry| directory.join(&entry.name)).collect();
+    remove_all_if_there(files, outdated).await?;
+    if !kept.is_empty() {
+        return Ok(());
+    }
+    match files.remove_directory(directory).await {
+        Err(error) if error.is_link() => Err(error),
+        // An empty directory that stays is in nobody's way.
+        Ok(()) | Err(_) => Ok(()),
+    }
 }

@@ -42,6 +42,8 @@ pub enum Witness {
 pub struct Shell {
     /// The fastest program that was seen to compute SHA-256.
     pub hash: Option<HashProgram>,
+    /// Python 3 computes it too: it can read a file that grows.
+    pub python: bool,
     /// It counts in 64 bits, which the merge script needs.
     pub wide_arithmetic: bool,
     /// `setsid` is there: what is started can have a session of its own.
@@ -107,7 +109,7 @@ impl HashProgram {
 }
 
 /// `digest_by PROGRAM` prints the SHA-256 of its standard input, perhaps among other words.
-const DIGEST: &str = r#"
+pub(super) const DIGEST: &str = r#"
 LC_ALL=C
 export LC_ALL
 digest_by() {
@@ -134,8 +136,8 @@ print(h.hexdigest())' ;;
 "#;
 
 /// What only a shell can say: it was sent `a` and `b`.
-const BEGIN: &str = "printf 'haul-begin %s\\n' \"$((a * b))\"\n";
-const END: &str = "printf 'haul-end %s\\n' \"$((a + b))\"\n";
+pub(super) const BEGIN: &str = "printf 'haul-begin %s\\n' \"$((a * b))\"\n";
+pub(super) const END: &str = "printf 'haul-end %s\\n' \"$((a + b))\"\n";
 
 const PROBE: &str = r#"
 seen=no
@@ -155,6 +157,9 @@ for program in openssl python3 sha256sum busybox shasum sha256 digest cksum; do
         break ;;
     esac
 done
+case $(printf abc | digest_by python3 2>/dev/null) in
+*ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad*) printf 'python\n' ;;
+esac
 printf 'system %s\n' "$(uname -s -r -m 2>/dev/null | head -n 1)"
 "#;
 
@@ -191,6 +196,7 @@ pub async fn probe(connection: &dyn Connection, witness: &Witness) -> Result<She
         .and_then(|name| HashProgram::ALL.into_iter().find(|program| program.name().as_bytes() == name));
     Ok(Shell {
         hash,
+        python: answer.contains(&&b"python"[..]),
         wide_arithmetic: answer.contains(&&b"wide"[..]),
         setsid: answer.contains(&&b"setsid"[..]),
         system: value(b"system ").map(printable).unwrap_or_default(),
@@ -205,13 +211,13 @@ fn excerpt(status: &JobStatus, said: &[u8]) -> String {
 }
 
 /// Two random numbers that a shell has to compute with.
-struct Nonce {
-    a: u32,
-    b: u32,
+pub(super) struct Nonce {
+    pub(super) a: u32,
+    pub(super) b: u32,
 }
 
 impl Nonce {
-    fn new() -> Option<Nonce> {
+    pub(super) fn new() -> Option<Nonce> {
         let mut bytes = [0; 4];
         getrandom::fill(&mut bytes).ok()?;
         let pick =
@@ -220,7 +226,7 @@ impl Nonce {
     }
 
     /// The lines between the two that only a shell can write; `None` when either is missing.
-    fn answer<'a>(&self, output: &'a [u8]) -> Option<Vec<&'a [u8]>> {
+    pub(super) fn answer<'a>(&self, output: &'a [u8]) -> Option<Vec<&'a [u8]>> {
         let begin = format!("haul-begin {}", self.a * self.b);
         let end = format!("haul-end {}", self.a + self.b);
         let mut lines = output.split(|b| *b == b'\n').skip_while(|line| *line != begin.as_bytes());
@@ -361,7 +367,7 @@ impl HashLines {
 }
 
 /// The one SHA-256 among the words of `text`.
-fn only_digest(text: &[u8]) -> Option<Digest> {
+pub(super) fn only_digest(text: &[u8]) -> Option<Digest> {
     let words = || text.split(|b| matches!(b, b' ' | b'=' | b'\t')).filter(|word| !word.is_empty());
     let mut digests = words().filter_map(Digest::parse);
     let digest = digests.next()?;

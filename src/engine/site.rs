@@ -1,9 +1,12 @@
 //! One target on one host, connected: what every step of a job works with.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::sync::OnceCell;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::timeout;
 
 use super::failure::{Failure, Phase};
 use super::monitor::{Level, Monitor, Notice};
@@ -13,6 +16,19 @@ use crate::model::names::Names;
 use crate::model::remote_path::RemotePath;
 use crate::remote::{Connection, Files, RemoteError, RemoteErrorKind};
 
+/// How long a server may take to open a further file channel, and to show afterwards that
+/// the link is well. Some never answer a second one, neither yes nor no.
+const FURTHER_CHANNEL_LIMIT: Duration = Duration::from_secs(10);
+
+/// The task that proves the shell.
+struct Proving(AbortHandle);
+
+impl Drop for Proving {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 #[derive(Clone)]
 pub struct Site {
     pub host: String,
@@ -21,11 +37,22 @@ pub struct Site {
     /// The channel for everything but bulk data.
     pub files: Arc<dyn Files>,
     shell: Arc<OnceCell<Option<Shell>>>,
+    proving: Arc<OnceLock<Proving>>,
+    /// The server opens no further file channel.
+    one_channel: Arc<AtomicBool>,
 }
 
 impl Site {
     pub fn new(host: &str, names: Names, connection: Arc<dyn Connection>, files: Arc<dyn Files>) -> Site {
-        Site { host: host.to_owned(), names, connection, files, shell: Arc::default() }
+        Site {
+            host: host.to_owned(),
+            names,
+            connection,
+            files,
+            shell: Arc::default(),
+            proving: Arc::default(),
+            one_channel: Arc::default(),
+        }
     }
 
     /// `host:path` of the target, for messages.
@@ -42,12 +69,34 @@ impl Site {
         move |error| Failure::remote(phase, self.place(), &error)
     }
 
-    /// A further file channel; where the server opens no more, whatever it says of that,
-    /// the one there is. Fails only with a dead link.
+    /// A further file channel; where the server opens no more, whatever it says of that or
+    /// when it says nothing, the one there is. Fails only with a dead link.
     pub async fn further_files(&self) -> Result<Arc<dyn Files>, RemoteError> {
-        match self.connection.files().await {
-            Err(error) if !error.is_link() => Ok(self.files.clone()),
-            other => other,
+        if self.one_channel.load(Ordering::Relaxed) {
+            return Ok(self.files.clone());
+        }
+        match timeout(FURTHER_CHANNEL_LIMIT, self.connection.files()).await {
+            Ok(Ok(files)) => return Ok(files),
+            Ok(Err(error)) if error.is_link() => self.still_answers(Some(error)).await?,
+            Ok(Err(_)) => {}
+            Err(_) => self.still_answers(None).await?,
+        }
+        self.one_channel.store(true, Ordering::Relaxed);
+        Ok(self.files.clone())
+    }
+
+    /// Whether the link is well although a further channel was not opened.
+    async fn still_answers(&self, error: Option<RemoteError>) -> Result<(), RemoteError> {
+        match timeout(FURTHER_CHANNEL_LIMIT, self.files.lstat(&self.names.target().parent())).await {
+            Ok(Err(dead)) if dead.is_link() => Err(error.unwrap_or(dead)),
+            Ok(_) => Ok(()),
+            Err(_) => Err(error.unwrap_or_else(|| {
+                let text = format!(
+                    "{}: no answer within {FURTHER_CHANNEL_LIMIT:?}",
+                    printable(self.host.as_bytes())
+                );
+                RemoteError::new(RemoteErrorKind::LinkLost, text)
+            })),
         }
     }
 
@@ -84,12 +133,15 @@ impl Site {
         Site { names, ..self.clone() }
     }
 
-    /// Proves the shell while other things are done.
+    /// Proves the shell while other things are done; it ends with the last use of this site,
+    /// so that nothing is told of it once the job's outcome is.
     pub fn prove_shell_meanwhile(&self, monitor: &Arc<dyn Monitor>) {
-        let (site, monitor) = (self.clone(), monitor.clone());
-        tokio::spawn(async move {
+        let (site, monitor) = (Site { proving: Arc::default(), ..self.clone() }, monitor.clone());
+        let task = tokio::spawn(async move {
             site.shell(&monitor).await;
         });
+        // Once for a site.
+        let _ = self.proving.set(Proving(task.abort_handle()));
     }
 }
 

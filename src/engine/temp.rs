@@ -67,8 +67,10 @@ pub async fn read_beside(
     state.of_other_version = matches!(manifest, Some(Err(ManifestError::OtherVersion)));
     state.manifest = manifest.and_then(Result::ok);
     let (has_record, has_manifest) = (state.has_record, state.has_manifest);
-    let directories = state.private.iter().filter(|directory| Some(*directory) != own).cloned();
-    let reading = directories.map(|directory| read_private(site, phase, directory, has_record, has_manifest));
+    let mut reading = Vec::new();
+    for directory in state.private.iter().filter(|directory| Some(*directory) != own) {
+        reading.push(read_private(site, phase, directory.clone(), has_record, has_manifest));
+    }
     let found: Vec<Private> = iter(reading).buffered(STREAM_REQUESTS).try_collect().await?;
     for private in found {
         state.merged.extend(private.merged);

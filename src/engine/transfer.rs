@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::along::Along;
 use super::asked::Asked;
 use super::board::Board;
 use super::commit::{self, Dress, Dressed, Replace, commit, prove_replace};
@@ -16,7 +17,7 @@ use super::leftovers;
 use super::limiter::Limiter;
 use super::merge::Merge;
 use super::monitor::{Level, Monitor, Notice};
-use super::options::PutOptions;
+use super::options::{PutOptions, VerifyMethod};
 use super::prepare::{Preparation, Prepared};
 use super::random::run_id;
 use super::repair::rewind;
@@ -70,8 +71,7 @@ pub struct Transfer {
 }
 
 impl Transfer {
-    pub fn new(size: u64, options: PutOptions, monitor: Arc<dyn Monitor>) -> Transfer {
-        let limiter = Arc::new(Limiter::new(options.bwlimit));
+    pub fn new(size: u64, options: PutOptions, limiter: Arc<Limiter>, monitor: Arc<dyn Monitor>) -> Transfer {
         Transfer {
             options,
             monitor,
@@ -165,7 +165,7 @@ impl Transfer {
         let run = guard.run_names();
         let replace = match before {
             Baseline::Absent => Replace::Posix,
-            Baseline::Present { .. } => prove_replace(site, run, &self.options).await?,
+            Baseline::Present { .. } => prove_replace(site, run, &self.options, &self.monitor).await?,
         };
         let prepared = Preparation {
             site,
@@ -203,7 +203,7 @@ impl Transfer {
             Ok(verified_by) => verified_by,
             Err(failure) => {
                 let sent = self.sent.bytes.load(Ordering::Relaxed) - sent_before;
-                return Err(space::explained(site, failure, &prepared.plan, sent).await);
+                return Err(space::explained(site, run, failure, &prepared.plan, sent).await);
             }
         };
         prepared.manifest.close().await.map_err(site.failed(Phase::Upload))?;
@@ -267,12 +267,14 @@ impl Transfer {
         let mut plan = prepared.plan.clone();
         for repair in 0..=REPAIRS {
             let board = Arc::new(Board::new(plan.found.clone()));
+            let along = (self.options.verify != VerifyMethod::Size && !plan.missing.is_empty())
+                .then(|| Along::start(site, &prepared.merged, plan.geometry, &board, &self.monitor));
             self.send_and_merge(site, guard, source, prepared, plan.clone(), board).await?;
             let began = Instant::now();
             self.monitor.phase(Phase::Verify, 0, plan.geometry.size());
             let manifest = prepared.manifest.manifest();
             let verified =
-                verify(site, &prepared.merged, &manifest, self.options.verify, &self.monitor).await?;
+                verify(site, &prepared.merged, &manifest, self.options.verify, along, &self.monitor).await?;
             self.took(Phase::Verify, began);
             let damaged = match verified {
                 Verified::Good(by) => return Ok(by),

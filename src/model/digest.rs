@@ -53,7 +53,7 @@ impl fmt::Debug for ChainState {
 }
 
 /// Hashes a file from its start or from a known state.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Chain {
     hasher: Sha256,
     hashed: u64,

@@ -16,6 +16,16 @@ pub struct Found {
     pub placed: BTreeSet<u64>,
 }
 
+impl Found {
+    /// How many chunks the merged file holds from the first on.
+    pub fn contiguous(&self) -> u64 {
+        (self.merged..)
+            .take_while(|n| *n == self.merged || self.placed.contains(n))
+            .last()
+            .unwrap_or(self.merged)
+    }
+}
+
 /// What to do with each chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {

@@ -10,6 +10,9 @@ pub enum RemoteErrorKind {
     HostKey,
     /// No method of authentication got in. Never retried.
     Authentication,
+    /// Another connection cannot be had without a person (a code, a touch): those that stand
+    /// are all there will be. Never retried.
+    NeedsPerson,
     /// The connection is gone, silent for too long, or broke its own protocol. What
     /// had not been acknowledged may or may not have happened: look, then retry.
     LinkLost,

@@ -34,6 +34,14 @@ pub trait Connector: Send + Sync {
     /// Makes a new connection. The first call may ask a person (password, unknown
     /// host key); later calls repeat what the first one learnt and never ask again.
     async fn connect(&self) -> Result<Arc<dyn Connection>, RemoteError>;
+
+    /// Why [`Connector::connect`] cannot give another connection without asking a person
+    /// again (a code, a touch), in a few words; known once the first one stands. While it
+    /// says something, `connect` asks the host nothing and fails with
+    /// `RemoteErrorKind::NeedsPerson`.
+    fn needs_person(&self) -> Option<String> {
+        None
+    }
 }
 
 /// One authenticated connection. Dropping the last reference closes it.

@@ -6,7 +6,7 @@ mod jobs;
 mod leaks;
 mod library;
 mod rows;
-mod stage;
+pub mod stage;
 mod streams;
 mod table;
 mod terminal;

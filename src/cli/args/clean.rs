@@ -28,6 +28,10 @@ pub struct CleanArgs {
     #[arg(long)]
     pub force: bool,
 
+    /// Without a lock, where the server has none: make sure that no upload is under way
+    #[arg(long)]
+    pub no_lock: bool,
+
     /// Whose upload to remove [default: the local login name]
     #[arg(long, value_name = "NAME", value_parser = parse_user_id)]
     pub user_id: Option<UserId>,

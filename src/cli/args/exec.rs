@@ -9,6 +9,7 @@ use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use super::connection::ConnectionArgs;
+use super::fleet::FleetArgs;
 use super::output::OutputArgs;
 use super::values::{parse_retries, parse_time_limit};
 use crate::model::run_id::RunId;
@@ -24,6 +25,8 @@ Examples:
   haul exec -t web1 -- top                 with a terminal
   haul exec --detach web1 -- ./nightly     prints an id
   haul exec --attach ID web1               its output, and its status
+  haul exec 'web[01-20]' -- uptime         on several hosts, each line with the host in front
+  haul exec --group-output web -- uname -r what is equal is shown once
 ";
 
 /// What `--capture` keeps of each stream.
@@ -31,12 +34,15 @@ const DEFAULT_CAPTURE: &str = "1MiB";
 
 /// Run a command on a host as subprocess.run would: exit status passed through, standard
 /// streams connected, and nothing of it left after a timeout, a Ctrl-C or the end of haul.
+/// On several hosts each line of output begins with the host's name, nothing is read from
+/// this side's standard input, and the exit status is 0 or 3.
 #[derive(Debug, Args)]
 #[command(override_usage = "haul exec [OPTIONS] HOSTS -- PROGRAM [ARG]...\n       \
                             haul exec [OPTIONS] --shell STRING HOSTS\n       \
                             haul exec [OPTIONS] --attach ID HOSTS")]
 pub struct ExecArgs {
-    /// [user@]host
+    /// [user@]HOSTS: names, ids, groups, ranges such as web[01-20], 'all', and exclusions
+    /// after '!', separated by commas
     #[arg(value_name = "HOSTS", required = true)]
     pub hosts: OsString,
 
@@ -55,6 +61,9 @@ pub struct ExecArgs {
 
     #[command(flatten)]
     pub detach: DetachArgs,
+
+    #[command(flatten)]
+    pub fleet: FleetArgs,
 
     #[command(flatten)]
     pub connection: ConnectionArgs,
@@ -106,6 +115,14 @@ pub struct StreamArgs {
     #[arg(long, conflicts_with_all = ["merge_stderr", "capture"])]
     pub discard_output: bool,
 
+    /// Put the output of each host into DIR/HOST.stdout and DIR/HOST.stderr
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["discard_output", "capture", "terminal"])]
+    pub per_host_output: Option<PathBuf>,
+
+    /// Show output when all hosts are done, what is equal once, with the hosts that gave it
+    #[arg(long, conflicts_with_all = ["discard_output", "capture", "terminal", "per_host_output", "json"])]
+    pub group_output: bool,
+
     /// Put output into the JSON result, at most LIMIT bytes of each stream [default: 1MiB]
     #[arg(
         long,
@@ -133,7 +150,8 @@ pub struct EndArgs {
     #[arg(long)]
     pub signal_leader: bool,
 
-    /// Make a status other than 0 an error line, with the last lines of standard error
+    /// Make a status other than 0 an error line, with the last lines of standard error; the
+    /// first such host stops all others
     #[arg(long)]
     pub check: bool,
 

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::connection::ConnectionArgs;
+use super::fleet::parse_forks;
 use super::output::OutputArgs;
 
 pub const EXAMPLES: &str = "\
@@ -24,6 +25,10 @@ pub struct HostsArgs {
     /// Connect and log in to each
     #[arg(long)]
     pub ping: bool,
+
+    /// With --ping: so many hosts at a time
+    #[arg(long, value_name = "N", value_parser = parse_forks, default_value = "8")]
+    pub forks: usize,
 
     #[command(flatten)]
     pub connection: ConnectionArgs,

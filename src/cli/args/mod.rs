@@ -8,6 +8,7 @@ pub mod completions;
 pub mod connection;
 pub mod demo;
 pub mod exec;
+pub mod fleet;
 pub mod hosts;
 pub mod merge;
 pub mod output;

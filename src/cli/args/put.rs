@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::connection::ConnectionArgs;
+use super::fleet::FleetArgs;
 use super::output::OutputArgs;
 use super::values::{
     WAIT_FOREVER, parse_bwlimit, parse_chown, parse_chunk_size, parse_connections, parse_kilobits,
@@ -24,20 +25,25 @@ Examples:
   haul put disk.img sftp://alice@web1:2222/srv/disk.img
   haul put --if-exists replace --bwlimit 20MB disk.img web1:/srv/
   haul put -o StrictHostKeyChecking=accept-new -i key disk.img 10.0.0.7:/srv/
+  haul put disk.img 'web[01-20],!web07:/srv/'   the hosts of a pattern, eight at a time
+  haul put --limit @failed disk.img all:/srv/{host}.img
 ";
 
 /// Upload a file; run it again and it resumes
 ///
 /// The file goes in chunks into a directory beside the target; what is there already is
 /// not sent again. Once all is there and verified, one atomic rename puts it in place.
+/// DEST may name several hosts; the file is read and hashed once for all of them.
 #[derive(Debug, Args)]
 pub struct PutArgs {
     /// What to upload; several need a directory as DEST
     #[arg(value_name = "SRC", required = true)]
     pub sources: Vec<PathBuf>,
 
-    /// [user@]host:path or sftp://user@host:port/path; a path that ends in '/' or is a
-    /// directory takes SRC's name; a relative path starts at the remote home
+    /// [user@]HOSTS:path or sftp://user@host:port/path. HOSTS are names, ids, groups, ranges
+    /// such as web[01-20], 'all', and exclusions after '!', separated by commas; {host} in the
+    /// path stands for the host's name. A path that ends in '/' or is a directory takes SRC's
+    /// name; a relative path starts at the remote home
     #[arg(value_name = "DEST", required = true)]
     pub destination: OsString,
 
@@ -49,6 +55,9 @@ pub struct PutArgs {
 
     #[command(flatten)]
     pub lock: LockArgs,
+
+    #[command(flatten)]
+    pub fleet: FleetArgs,
 
     #[command(flatten)]
     pub connection: ConnectionArgs,

@@ -1,6 +1,6 @@
 //! `haul clean`: removes what an upload left on the target.
 
-use super::{OneHost, Reporter};
+use super::{Party, Reporter};
 use crate::cli::args::clean::CleanArgs;
 use crate::cli::connect::DEFAULT_STALL_TIMEOUT;
 use crate::cli::error::CliError;
@@ -12,7 +12,7 @@ use crate::cli::summary;
 use crate::engine::clean::clean;
 
 pub async fn run(args: &CleanArgs) -> Result<ExitCode, CliError> {
-    let host = OneHost::find(&args.destination, &args.connection, &args.output)?;
+    let host = Party::find(&args.destination, None, &args.connection, &args.output)?.only("clean")?;
     let user = user_id(args.user_id.as_ref(), &host.target.host, &host.account)?;
     let connector = host.connector(&args.connection, DEFAULT_STALL_TIMEOUT)?;
     let stop = stop_on_signals(host.screen.clone())?;
@@ -23,7 +23,8 @@ pub async fn run(args: &CleanArgs) -> Result<ExitCode, CliError> {
         user,
         host.account.holder(),
         args.force,
-        reporter.monitor(&host),
+        args.no_lock,
+        reporter.monitor(&host, None),
     );
     let result = unless_stopped(&stop, work).await?;
     host.screen.clear();

@@ -1,10 +1,9 @@
 //! `haul hosts`: the inventory, and with `--ping` whether each host can be reached.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 
 use crate::cli::account::Account;
 use crate::cli::args::hosts::HostsArgs;
@@ -14,13 +13,12 @@ use crate::cli::exit_code::ExitCode;
 use crate::cli::inventory::{Host, Unlisted};
 use crate::cli::screen::Screen;
 use crate::cli::signals::stop_on_signals;
-use crate::engine::failure::{Failure, Phase};
+use crate::cli::text_table::aligned;
+use crate::engine::failure::{Failure, FailureKind, Phase};
+use crate::engine::fleet::{self, Ended, Limits, Next};
 use crate::model::escape::printable;
 use crate::remote::Connector;
 use crate::remote::ssh::DEFAULT_PORT;
-
-/// Hosts that are logged in to at once.
-const PINGS_AT_ONCE: usize = 8;
 
 pub async fn run(args: &HostsArgs) -> Result<ExitCode, CliError> {
     let account = Account::current();
@@ -68,32 +66,25 @@ async fn ping_all(args: &HostsArgs, hosts: &[Host], account: &Account) -> Result
     });
     let connectors: Vec<_> = connectors.collect::<Result<_, _>>()?;
     let stop = stop_on_signals(screen)?;
-    let permits = Arc::new(Semaphore::new(PINGS_AT_ONCE));
-    let mut pings = JoinSet::new();
-    for (index, connector) in connectors.into_iter().enumerate() {
-        let permits = permits.clone();
-        pings.spawn(async move {
-            // The semaphore is never closed.
-            let _permit = permits.acquire().await;
-            (index, ping(connector.as_ref()).await)
-        });
-    }
-    let mut answers = Vec::new();
-    loop {
-        let next = tokio::select! {
-            next = pings.join_next() => next,
-            () = stop.stopped() => return Err(CliError::new(ExitCode::Interrupted, "interrupted")),
-        };
-        match next {
-            Some(Ok(answer)) => answers.push(answer),
-            Some(Err(error)) => {
-                return Err(CliError::new(ExitCode::Failed, format!("a ping broke off: {error}")));
+    let limits = Limits { forks: args.forks, stop_limit: Duration::ZERO };
+    let mut answers: Vec<Option<Answer>> = vec![None; connectors.len()];
+    let start = |_, connector: Arc<dyn Connector>, _| async move { ping(connector.as_ref()).await };
+    fleet::run(connectors, limits, &stop, start, |index, end| {
+        answers[index] = Some(match end {
+            Ended::Done(answer) => answer,
+            Ended::Crashed(text) => {
+                let cause = format!("a defect of haul: {}", printable(text.as_bytes()));
+                Err(Failure::new(FailureKind::Failed, Phase::Connect, "", cause))
             }
-            None => break,
-        }
+            Ended::LeftBehind | Ended::NotStarted => return Next::StopAll,
+        });
+        Next::GoOn
+    })
+    .await;
+    if stop.is_stopped() {
+        return Err(CliError::new(ExitCode::Interrupted, "interrupted"));
     }
-    answers.sort_by_key(|(index, _)| *index);
-    Ok(answers.into_iter().map(|(_, answer)| answer).collect())
+    Ok(answers.into_iter().flatten().collect())
 }
 
 async fn ping(connector: &dyn Connector) -> Answer {
@@ -128,18 +119,6 @@ fn table(hosts: &[Host], account: &Account, answers: Option<&[Answer]>) -> Strin
         }
     }
     aligned(&rows)
-}
-
-fn aligned(rows: &[Vec<String>]) -> String {
-    let columns = rows.first().map_or(0, Vec::len);
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let line = |row: &Vec<String>| {
-        let cells: Vec<String> =
-            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        format!("{}\n", cells.join("  ").trim_end())
-    };
-    rows.iter().map(line).collect()
 }
 
 #[derive(Serialize)]
@@ -196,7 +175,6 @@ fn json_lines(hosts: &[Host], answers: Option<&[Answer]>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::failure::FailureKind;
 
     #[test]
     fn one_host_has_its_own_code_and_several_have_three() {

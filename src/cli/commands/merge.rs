@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{OneHost, Reporter, with_way_on};
+use super::{Party, Reporter, with_way_on};
 use crate::cli::args::merge::MergeArgs;
 use crate::cli::error::CliError;
 use crate::cli::exit_code::ExitCode;
@@ -13,14 +13,14 @@ use crate::cli::summary;
 use crate::engine::finish::finish;
 
 pub async fn run(args: &MergeArgs) -> Result<ExitCode, CliError> {
-    let host = OneHost::find(&args.destination, &args.connection, &args.output)?;
+    let host = Party::find(&args.destination, None, &args.connection, &args.output)?.only("merge")?;
     let options =
         put_options(&args.finish, None, &args.lock, &host.target.host, &host.account, &host.screen)?;
     let connector = host.connector(&args.connection, args.finish.stall_timeout)?;
     let stop = stop_on_signals(host.screen.clone())?;
     let reporter = Reporter::start(&host.output)?;
     let begin = Instant::now();
-    let monitor = reporter.monitor(&host);
+    let monitor = reporter.monitor(&host, None);
     let result = finish(connector, host.target.path.clone(), options, monitor, stop).await;
     host.screen.clear();
     let code = match result.map_err(with_way_on) {

@@ -1,58 +1,164 @@
-//! `haul put`: files onto one host, one after another.
+//! `haul put`: files onto one host or several, on each one after another.
 
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
-use super::{OneHost, Reporter, with_way_on};
-use crate::cli::args::put::PutArgs;
+use super::{Party, Reporter, with_way_on};
+use crate::cli::args::put::{IfExistsArg, PutArgs};
 use crate::cli::error::CliError;
 use crate::cli::exit_code::ExitCode;
-use crate::cli::json::result::ResultEvent;
+use crate::cli::fleet::table::HostEnd;
+use crate::cli::fleet::{self, Job, STOP_LIMIT, Way};
+use crate::cli::json::result::{ResultEvent, put_status};
 use crate::cli::resolve::put_options;
 use crate::cli::signals::stop_on_signals;
 use crate::cli::{sources, summary};
-use crate::engine::put::{PutJob, put};
+use crate::engine::limiter::Limiter;
+use crate::engine::options::{Connections, IfExists, PutOptions};
+use crate::engine::put::{PutJob, Shared, put_shared};
+use crate::engine::source::{Source, Usage};
 use crate::model::escape::printable;
+use crate::remote::Connector;
+
+/// From so many hosts at a time on, one connection to each carries all there is to carry,
+/// unless asked otherwise: what may be on the way to a host is what one channel holds.
+const MANY_HOSTS: usize = 8;
 
 pub async fn run(args: &PutArgs) -> Result<ExitCode, CliError> {
-    let host = OneHost::find(&args.destination, &args.connection, &args.output)?;
+    let limit = args.fleet.limit.as_deref();
+    let party = Party::find(&args.destination, limit, &args.connection, &args.output)?;
     sources::check(&args.sources)?;
-    let options = put_options(
-        &args.finish,
-        Some(&args.transfer),
-        &args.lock,
-        &host.target.host,
-        &host.account,
-        &host.screen,
-    )?;
-    let connector = host.connector(&args.connection, args.finish.stall_timeout)?;
-    let stop = stop_on_signals(host.screen.clone())?;
-    let reporter = Reporter::start(&host.output)?;
-    let mut code = ExitCode::Done;
-    for source in &args.sources {
-        let job = PutJob {
-            source: source.clone(),
-            destination: host.target.path.clone(),
-            into_directory: args.sources.len() > 1,
+    if party.is_fleet() && args.finish.if_exists == Some(IfExistsArg::Ask) {
+        return Err(CliError::usage(
+            "--if-exists ask works on one host; with several choose replace, skip or fail",
+        ));
+    }
+    let at_a_time = party.hosts.len().min(args.fleet.forks);
+    let mut ways = Vec::new();
+    for host in &party.hosts {
+        let mut options = put_options(
+            &args.finish,
+            Some(&args.transfer),
+            &args.lock,
+            &host.target.host,
+            &host.account,
+            &host.screen,
+        )?;
+        if party.is_fleet() && matches!(options.if_exists, IfExists::Ask(_)) {
+            options.if_exists = IfExists::Fail;
+        }
+        if at_a_time >= MANY_HOSTS && options.connections == Connections::Auto {
+            options.connections = Connections::Exactly(1);
+        }
+        let connector = host.connector(&args.connection, args.finish.stall_timeout)?;
+        ways.push((connector, options));
+    }
+    let bwlimit = ways.iter().find_map(|(_, options): &(_, PutOptions)| options.bwlimit);
+    let limiter = Arc::new(Limiter::new(bwlimit));
+    let files = open(&args.sources, at_a_time)?;
+    let stop = stop_on_signals(party.screen.clone())?;
+    let reporter = Arc::new(Reporter::start(&party.output)?);
+    let usage = || {
+        let each = files.iter().map(|(_, source)| source.usage());
+        Some(each.fold(Usage::default(), |all, file| Usage {
+            bytes_read: all.bytes_read + file.bytes_read,
+            bytes_hashed: all.bytes_hashed + file.bytes_hashed,
+        }))
+    };
+    let way = Way {
+        args: &args.fleet,
+        stop: stop.clone(),
+        interrupted: &|| stop.is_stopped().then_some(ExitCode::Interrupted),
+        stop_limit: STOP_LIMIT,
+        bytes_each: files.iter().map(|(_, source)| source.size()).sum(),
+        lost: &|host, failure| {
+            reporter.failure(host, None, failure);
+        },
+        usage: &usage,
+        finish: &|| Ok(()),
+        output_is_taken: false,
+    };
+    let work = |job: Job| {
+        let way = ways.get(job.index).cloned();
+        let shared = |(path, source): &(PathBuf, Source)| {
+            (path.clone(), Shared { source: source.for_host(), limiter: limiter.clone() })
         };
-        let begin = Instant::now();
-        let monitor = reporter.monitor(&host);
-        let result = put(connector.clone(), job, options.clone(), monitor, stop.clone()).await;
-        host.screen.clear();
-        let shown = Some(printable(source.as_os_str().as_bytes()));
-        let outcome = match result.map_err(with_way_on) {
-            Ok(report) => {
-                let line = || summary::put_line(host.name(), &report, "uploaded", begin.elapsed());
-                reporter.result(line, &ResultEvent::done(host.name(), shown, &report))?;
-                ExitCode::Done
+        let files: Vec<_> = files.iter().map(shared).collect();
+        let reporter = reporter.clone();
+        async move {
+            match way {
+                Some((connector, options)) => one_host(job, connector, options, files, &reporter).await,
+                None => Err(CliError::new(ExitCode::Failed, "a host without a way to it")),
             }
-            Err(failure) => reporter.failure(&host, shown, &failure),
+        }
+    };
+    fleet::run(&party, way, &reporter, work).await
+}
+
+/// Every file is opened once, for all hosts.
+fn open(paths: &[PathBuf], at_a_time: usize) -> Result<Vec<(PathBuf, Source)>, CliError> {
+    let open_one = |path: &PathBuf| {
+        let source = Source::open(path)?;
+        Ok((path.clone(), if at_a_time > 1 { source.shared_by(at_a_time) } else { source }))
+    };
+    paths.iter().map(open_one).collect()
+}
+
+async fn one_host(
+    job: Job,
+    connector: Arc<dyn Connector>,
+    options: PutOptions,
+    files: Vec<(PathBuf, Shared)>,
+    reporter: &Reporter,
+) -> Result<HostEnd, CliError> {
+    let Job { host, stop, seat, .. } = job;
+    let several = files.len() > 1;
+    let mut end = HostEnd::done("");
+    let mut results: Vec<(&'static str, usize)> = Vec::new();
+    for (path, shared) in files {
+        let job =
+            PutJob { source: path.clone(), destination: host.target.path.clone(), into_directory: several };
+        let begin = Instant::now();
+        let monitor = reporter.monitor(&host, seat.as_ref());
+        let result = put_shared(connector.clone(), job, shared, options.clone(), monitor, stop.clone()).await;
+        if host.alone {
+            host.screen.clear();
+        }
+        let shown = Some(printable(path.as_os_str().as_bytes()));
+        let (outcome, word) = match result.map_err(with_way_on) {
+            Ok(report) => {
+                *end.bytes.get_or_insert(0) += report.bytes_sent;
+                // On the terminal the table says it.
+                if seat.is_none() {
+                    let line = || summary::put_line(host.name(), &report, "uploaded", begin.elapsed());
+                    reporter.result(line, &ResultEvent::done(host.name(), shown, &report))?;
+                }
+                (ExitCode::Done, put_status(report.status))
+            }
+            Err(failure) => {
+                reporter.failure(&host, shown, &failure);
+                let failed = HostEnd::failed(&failure);
+                end.reason.get_or_insert(failure.to_string());
+                (failed.code, if failed.result == "stopped" { "stopped" } else { "failed" })
+            }
         };
-        code = code.worse(outcome);
+        match results.iter_mut().find(|(known, _)| *known == word) {
+            Some((_, count)) => *count += 1,
+            None => results.push((word, 1)),
+        }
+        end.code = end.code.worse(outcome);
         // What holds for the host or for the person holds for the next file, too.
         if matches!(outcome, ExitCode::Interrupted | ExitCode::Unreachable) {
             break;
         }
     }
-    reporter.finish(code)
+    end.result = match &results[..] {
+        [(word, _)] => (*word).to_owned(),
+        several => {
+            several.iter().map(|(word, count)| format!("{count} {word}")).collect::<Vec<_>>().join(", ")
+        }
+    };
+    Ok(end)
 }

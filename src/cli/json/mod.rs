@@ -5,10 +5,11 @@
 //! dropped; a result never is.
 
 pub mod result;
+pub mod summary;
 
 use std::io::Write;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -25,36 +26,46 @@ const QUEUE_LINES: usize = 1024;
 
 /// Writes lines in the order in which they come.
 pub struct JsonLines {
-    queue: SyncSender<String>,
-    writer: JoinHandle<std::io::Result<()>>,
+    queue: SyncSender<Message>,
+    writer: Mutex<Option<JoinHandle<std::io::Result<()>>>>,
+}
+
+enum Message {
+    Line(String),
+    /// What comes after it comes too late.
+    End,
 }
 
 impl JsonLines {
     pub fn start(output: impl Write + Send + 'static) -> std::io::Result<JsonLines> {
-        let (queue, lines) = sync_channel(QUEUE_LINES);
-        let write = move || write_lines(&lines, output);
+        let (queue, messages) = sync_channel(QUEUE_LINES);
+        let write = move || write_lines(&messages, output);
         let writer = std::thread::Builder::new().name("json".to_owned()).spawn(write)?;
-        Ok(JsonLines { queue, writer })
+        Ok(JsonLines { queue, writer: Mutex::new(Some(writer)) })
     }
 
     pub fn sender(&self) -> JsonSender {
         JsonSender(self.queue.clone())
     }
 
-    /// Waits until everything is written. Every sender has to be gone by then.
-    pub fn finish(self) -> std::io::Result<()> {
-        drop(self.queue);
-        match self.writer.join() {
-            Ok(result) => result,
-            Err(_) => Err(std::io::Error::other("the JSON writer died")),
+    /// Waits until everything is written that was sent before. Who still has a sender, such
+    /// as a host that was left behind, speaks to nobody from now on.
+    pub fn finish(&self) -> std::io::Result<()> {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let _ = self.queue.send(Message::End);
+        match writer.map(JoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(result)) => result,
+            Some(Err(_)) => Err(std::io::Error::other("the JSON writer died")),
         }
     }
 }
 
-fn write_lines(lines: &Receiver<String>, mut output: impl Write) -> std::io::Result<()> {
+fn write_lines(messages: &Receiver<Message>, mut output: impl Write) -> std::io::Result<()> {
     let mut result = Ok(());
     // Goes on reading after an error, so that nobody waits for room in the queue.
-    for line in lines {
+    for message in messages {
+        let Message::Line(line) = message else { break };
         if result.is_ok() {
             result = output.write_all(line.as_bytes()).and_then(|()| output.flush());
         }
@@ -63,20 +74,20 @@ fn write_lines(lines: &Receiver<String>, mut output: impl Write) -> std::io::Res
 }
 
 #[derive(Clone)]
-pub struct JsonSender(SyncSender<String>);
+pub struct JsonSender(SyncSender<Message>);
 
 impl JsonSender {
     /// Waits for room.
     pub fn send(&self, event: &impl Serialize) {
         if let Some(line) = line(event) {
-            let _ = self.0.send(line);
+            let _ = self.0.send(Message::Line(line));
         }
     }
 
     /// Never waits; gives the event up when there is no room.
     fn offer(&self, event: &impl Serialize) {
         if let Some(line) = line(event) {
-            let _ = self.0.try_send(line);
+            let _ = self.0.try_send(Message::Line(line));
         }
     }
 }
@@ -204,7 +215,6 @@ impl Monitor for JsonMonitor {
 mod tests {
     use super::*;
     use crate::engine::failure::FailureKind;
-    use std::sync::Mutex;
 
     #[derive(Clone, Default)]
     struct Shared(Arc<Mutex<Vec<u8>>>);

@@ -131,7 +131,7 @@ impl<'a> ResultEvent<'a> {
     }
 }
 
-fn put_status(status: PutStatus) -> &'static str {
+pub fn put_status(status: PutStatus) -> &'static str {
     match status {
         PutStatus::Uploaded => "uploaded",
         PutStatus::Unchanged => "unchanged",

@@ -46,9 +46,10 @@ impl ExecError {
 
     pub(super) fn remote(error: &RemoteError, started: bool) -> ExecError {
         let kind = match error.kind {
-            RemoteErrorKind::Unreachable | RemoteErrorKind::HostKey | RemoteErrorKind::Authentication => {
-                ExecErrorKind::Unreachable
-            }
+            RemoteErrorKind::Unreachable
+            | RemoteErrorKind::HostKey
+            | RemoteErrorKind::Authentication
+            | RemoteErrorKind::NeedsPerson => ExecErrorKind::Unreachable,
             RemoteErrorKind::Unsupported => ExecErrorKind::NoShell,
             _ => ExecErrorKind::Link,
         };

@@ -169,7 +169,11 @@ impl Acquirer {
             outcome => outcome.map_err(|error| self.remote(&error))?,
         }
         let private_lock = self.private().lock();
-        let (written, proven) = tokio::join!(files.lstat(&private_lock), self.prove(files));
+        let (written, proven, read) = tokio::join!(
+            files.lstat(&private_lock),
+            self.prove(files),
+            look::read_content(files, &private_lock)
+        );
         match written {
             Err(error) if error.is_not_found() => return Ok(false),
             Err(error) => return Err(self.remote(&error)),
@@ -185,14 +189,25 @@ impl Acquirer {
             }
             Ok(_) => {}
         }
-        match proven? {
-            Some(kind) => {
-                self.kind = kind;
-                self.made = true;
-                Ok(true)
+        // Before anything of it can be seen by others: a lock that cannot be read, or says
+        // something else than was written, would be in everybody's way for good.
+        let Some(kind) = proven? else { return Ok(false) };
+        match read {
+            Ok((_, bytes)) if bytes == text => {}
+            Ok(_) => {
+                return Err(self
+                    .failed("the server took the lock file but does not keep what was written to it")
+                    .next_step("look at the target's disk and at its SSH server"));
             }
-            None => Ok(false),
+            Err(error) if error.is_not_found() => return Ok(false),
+            Err(error) => {
+                let next = "haul has to read back what it writes: ask for an account that may read";
+                return Err(self.remote(&error).next_step(next));
+            }
         }
+        self.kind = kind;
+        self.made = true;
+        Ok(true)
     }
 
     /// Makes the temp directory where it is missing, and this run's directory in it. Others
@@ -279,7 +294,7 @@ impl Acquirer {
 
     /// Proves on names of this run's own what makes the lock on this server; `None` when
     /// this run was fenced meanwhile.
-    async fn prove(&mut self, files: &dyn Files) -> Result<Option<LockKind>, Failure> {
+    async fn prove(&self, files: &dyn Files) -> Result<Option<LockKind>, Failure> {
         let private_lock = self.private().lock();
         if files.features().hard_link {
             let probe = self.private().taken_lock(self.next_number());

@@ -11,7 +11,7 @@ use crate::engine::failure::{Failure, FailureKind, Phase};
 use crate::model::lock_file::{self, LOCK_FILE_MAX_BYTES, LockContent, LockInfo};
 use crate::model::names::{Names, RunNames, UserId};
 use crate::model::run_id::RunId;
-use crate::remote::files::{Handle, OpenMode};
+use crate::remote::files::{Handle, OpenMode, SetAttributes};
 use crate::remote::{Files, RemoteError, RemoteErrorKind};
 
 /// What makes the lock on this server.
@@ -108,6 +108,7 @@ impl Held {
             return Ok(Standing::Ours { beat: 0 });
         }
         let private_lock = self.private.lock();
+        let mut denied = 0;
         for _ in 0..RELINK_TRIES {
             let (lock, private) =
                 tokio::join!(read_content(files, self.names.lock()), files.lstat(&private_lock));
@@ -129,10 +130,20 @@ impl Held {
                 {
                     self.take_back(files, info.run).await?;
                 }
+                Ok((LockContent::Torn | LockContent::Foreign, bytes))
+                    if private_stands && self.is_own_damaged(files, &bytes).await? =>
+                {
+                    self.write_again(files).await?;
+                }
                 Ok((content, _)) => return Ok(self.lost_to(describe(&content))),
-                // This run's own lock is readable to its own account.
-                Err(error) if error.kind == RemoteErrorKind::PermissionDenied => {
-                    return Ok(self.lost_to("another account's run"));
+                // This run's own lock is readable to its own account. One refusal may be a
+                // server's bad moment.
+                Err(error) if error.kind == RemoteErrorKind::PermissionDenied && private_stands => {
+                    denied += 1;
+                    if denied == RELINK_TRIES {
+                        return Ok(self.lost_to("another account's run"));
+                    }
+                    tokio::time::sleep(self.times.denied_pause).await;
                 }
                 Err(error) if !error.is_not_found() => return Err(error),
                 Err(_) if !private_stands => return Ok(self.lost_to(FENCED)),
@@ -140,6 +151,33 @@ impl Held {
             }
         }
         Err(RemoteError::new(RemoteErrorKind::Failure, "the lock vanishes again and again"))
+    }
+
+    /// Whether an unreadable lock is this run's own file: a link to the private name shows
+    /// the same bytes. A server that garbled a beat must not make the lock everybody's.
+    async fn is_own_damaged(&self, files: &dyn Files, bytes: &[u8]) -> Result<bool, RemoteError> {
+        if self.kind != LockKind::Linked {
+            return Ok(false);
+        }
+        match small_file::read(files, &self.private.lock(), LOCK_FILE_MAX_BYTES + 1).await {
+            Ok(own) => Ok(!own.is_empty() && own == bytes),
+            Err(error) if error.is_link() => Err(error),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Writes the whole lock file again, through the private name and without creating it.
+    async fn write_again(&self, files: &dyn Files) -> Result<(), RemoteError> {
+        let text = self.info.to_text();
+        let handle = files.open(&self.private.lock(), OpenMode::WRITE, None).await?;
+        let size = SetAttributes { size: Some(text.len() as u64), ..SetAttributes::default() };
+        let cut = files.set_handle_attributes(&handle, size).await;
+        let written = small_file::write_handle(files, &handle, 0, &text).await;
+        files.close(handle).await?;
+        match cut {
+            Err(error) if error.is_link() => Err(error),
+            _ => written,
+        }
     }
 
     /// Whether the holder that `<target>:lock` names is a run of the same user whose private

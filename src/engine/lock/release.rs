@@ -47,8 +47,20 @@ pub(super) async fn give_back_own(
         Err(error) if error.is_link() => return Err(error),
         Ok(_) | Err(_) => return Ok(()),
     }
-    move_to_unused(files, names.lock(), aside).await?;
-    files.remove(aside).await
+    match move_to_unused(files, names.lock(), aside).await {
+        Ok(()) => files.remove(aside).await,
+        Err(error) => or_remove(files, names.lock(), error).await,
+    }
+}
+
+/// For this run's own lock, seen just now, that `error` kept from being moved. Where the
+/// server renames nothing, nobody else can have moved it away and linked another.
+async fn or_remove(files: &dyn Files, lock: &RemotePath, error: RemoteError) -> Result<(), RemoteError> {
+    use crate::remote::RemoteErrorKind::{PermissionDenied, Unsupported};
+    match error.kind {
+        PermissionDenied | Unsupported => files.remove(lock).await,
+        _ => Err(error),
+    }
 }
 
 async fn give_back(files: &dyn Files, held: &Held) -> Result<(), RemoteError> {
@@ -59,7 +71,7 @@ async fn give_back(files: &dyn Files, held: &Held) -> Result<(), RemoteError> {
         Ok(()) => files.remove(&aside).await,
         Err(error) if error.is_link() => Err(error),
         Err(error) => match read_content(files, held.names.lock()).await {
-            Ok((content, _)) if is_of(&content, held.run) => Err(error),
+            Ok((content, _)) if is_of(&content, held.run) => or_remove(files, held.names.lock(), error).await,
             Err(again) if again.is_link() => Err(again),
             // Gone, or a newer run's.
             Ok(_) | Err(_) => Ok(()),

@@ -21,6 +21,8 @@ pub struct LockTimes {
     pub stale_after: Duration,
     /// Before fencing a directory again that the server would not rename.
     pub fence_pause: Duration,
+    /// Before looking again at one's own lock that the server would not show.
+    pub denied_pause: Duration,
 }
 
 impl Default for LockTimes {
@@ -32,6 +34,7 @@ impl Default for LockTimes {
             step_back: Duration::from_secs(3),
             stale_after: Duration::from_secs(6),
             fence_pause: Duration::from_secs(1),
+            denied_pause: Duration::from_millis(500),
         }
     }
 }

@@ -7,7 +7,7 @@ use super::write_record;
 use crate::engine::board::{Board, Published};
 use crate::engine::failure::{Failure, FailureKind, Phase};
 use crate::engine::io::{
-    publish, read_range, remove_all_if_there, remove_if_there, sync_if_possible, write_all,
+    publish, read_range, remove_all_if_there, remove_if_there, size_of_open, sync_if_possible, write_all,
 };
 use crate::engine::monitor::Monitor;
 use crate::engine::site::Site;
@@ -86,7 +86,7 @@ impl SftpMerge {
                 }
             } else {
                 let receipts = batch.iter().map(|(n, _)| self.site.names.receipt(*n, self.generation));
-                remove_all_if_there(self.site.files.as_ref(), receipts)
+                remove_all_if_there(self.site.files.as_ref(), receipts.collect())
                     .await
                     .map_err(self.site.failed(Phase::Merge))?;
             }
@@ -103,7 +103,7 @@ impl SftpMerge {
         let chunk = files.open(&name, OpenMode::READ, None).await.map_err(&failed)?;
         let length = range.end - range.start;
         let outcome = async {
-            let size = files.stat_handle(&chunk).await?.size;
+            let size = size_of_open(files.as_ref(), &chunk, &name).await?;
             if size != Some(length) {
                 return Ok(false);
             }
@@ -123,7 +123,10 @@ impl SftpMerge {
 
     /// `copy-data` says OK although a disk was full; the size tells.
     async fn check_size(&self, merged: &Handle, last: u64) -> Result<(), Failure> {
-        let size = self.site.files.stat_handle(merged).await.map_err(self.site.failed(Phase::Merge))?.size;
+        let path = self.run.merged(self.generation);
+        let size = size_of_open(self.site.files.as_ref(), merged, &path)
+            .await
+            .map_err(self.site.failed(Phase::Merge))?;
         if size.is_some_and(|size| size < self.geometry.end(last)) {
             return Err(Failure::new(
                 FailureKind::Storage,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::task::JoinSet;
 
-use super::lane::{self, Ground, Lane, Work};
+use super::lane::{self, Ground, Lane, LaneError, Work};
 use crate::engine::failure::{Failure, Phase};
 use crate::engine::further::Further;
 use crate::engine::monitor::{Level, Monitor, Notice};
@@ -58,7 +58,7 @@ impl Crew {
                 lanes.add(&lane);
                 lane::work(&lane, &work).await
             };
-            working.await.map_err(site.failed(Phase::Upload))
+            working.await.map_err(|error| failure(&site, error))
         });
     }
 
@@ -69,7 +69,7 @@ impl Crew {
         let (site, work, monitor) = (self.site.clone(), self.work.clone(), self.monitor.clone());
         tasks.spawn(async move {
             match lane::work(&lane, &work).await {
-                Err(error) if error.is_link() => {
+                Err(LaneError::Remote(error)) if error.is_link() => {
                     lane.bury();
                     further.bury();
                     let text = format!(
@@ -80,8 +80,15 @@ impl Crew {
                     monitor.notice(Notice { level: Level::Info, text });
                     Ok(())
                 }
-                outcome => outcome.map_err(site.failed(Phase::Upload)),
+                outcome => outcome.map_err(|error| failure(&site, error)),
             }
         });
+    }
+}
+
+fn failure(site: &Site, error: LaneError) -> Failure {
+    match error {
+        LaneError::Remote(error) => Failure::remote(Phase::Upload, site.place(), &error),
+        LaneError::Source(failure) => failure,
     }
 }

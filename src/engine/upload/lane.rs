@@ -4,15 +4,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Mutex, OnceCell, mpsc};
 use tokio::time::Instant;
 
 use super::queue::Queue;
 use super::window::Window;
-use super::{Destination, Event, Piece, Sent};
+use super::{Destination, Event, Part, Piece, Sent};
+use crate::engine::failure::Failure;
 use crate::engine::limiter::Limiter;
+use crate::engine::source::Source;
 use crate::model::chunk::Geometry;
+use crate::model::digest::Chain;
 use crate::model::names::RunNames;
 use crate::model::remote_path::RemotePath;
 use crate::remote::RemoteError;
@@ -48,6 +52,20 @@ pub struct Work {
     pub events: mpsc::Sender<Event>,
     pub limiter: Arc<Limiter>,
     pub sent: Arc<Sent>,
+    pub source: Source,
+}
+
+/// Why a lane ended.
+pub enum LaneError {
+    Remote(RemoteError),
+    /// The source could not be read.
+    Source(Failure),
+}
+
+impl From<RemoteError> for LaneError {
+    fn from(error: RemoteError) -> LaneError {
+        LaneError::Remote(error)
+    }
 }
 
 impl Lane {
@@ -58,7 +76,7 @@ impl Lane {
     async fn handle(&self, chunk: u64) -> Result<Handle, RemoteError> {
         let (key, path, how): (u64, RemotePath, OpenMode) = match &self.ground.destination {
             Destination::Stored => (chunk, self.ground.run.part(chunk, self.ground.attempt), OPEN_PART),
-            Destination::Placed { merged, .. } => (0, merged.clone(), OpenMode::WRITE),
+            Destination::Placed { merged, .. } => (0, merged.clone(), OpenMode::READ_WRITE),
         };
         let cell = self.handles.lock().await.entry(key).or_default().clone();
         let open = || self.files.open(&path, how, Some(PART_MODE));
@@ -92,7 +110,7 @@ impl Lane {
 
 /// Writes pieces until there are no more and all are acknowledged. After an error what
 /// was not acknowledged is in the queue again.
-pub async fn work(lane: &Lane, work: &Work) -> Result<(), RemoteError> {
+pub async fn work(lane: &Lane, work: &Work) -> Result<(), LaneError> {
     let mut unacknowledged = HashMap::new();
     let outcome = write_all(lane, work, &mut unacknowledged).await;
     work.pieces.give_back(unacknowledged.into_values());
@@ -102,8 +120,8 @@ pub async fn work(lane: &Lane, work: &Work) -> Result<(), RemoteError> {
 async fn write_all(
     lane: &Lane,
     work: &Work,
-    unacknowledged: &mut HashMap<u64, Piece>,
-) -> Result<(), RemoteError> {
+    unacknowledged: &mut HashMap<u64, Part>,
+) -> Result<(), LaneError> {
     let mut acknowledgements = FuturesUnordered::new();
     let mut window = Window::new(Instant::now());
     let mut number = 0;
@@ -113,32 +131,43 @@ async fn write_all(
             Some(acknowledged) = acknowledgements.next() => {
                 let (number, departure, outcome): (u64, _, Result<(), RemoteError>) = acknowledged;
                 outcome?;
-                let Some(piece) = unacknowledged.remove(&number) else { continue };
-                let bytes = piece.data.len();
-                window.arrive(Instant::now(), bytes, departure);
+                let Some(part) = unacknowledged.remove(&number) else { continue };
+                window.arrive(Instant::now(), part.bytes, departure);
                 work.pieces.acknowledge();
-                let written = Event::Written { chunk: piece.chunk, bytes: bytes as u64 };
+                let written = Event::Written { chunk: part.chunk, bytes: part.bytes as u64 };
                 if work.events.send(written).await.is_err() {
                     return Ok(());
                 }
             }
             piece = work.pieces.take(), if window.is_open() => {
-                let Some(piece) = piece else { return Ok(()) };
+                let Some(Piece { part, data }) = piece else { return Ok(()) };
                 number += 1;
-                unacknowledged.insert(number, piece.clone());
-                let handle = lane.handle(piece.chunk).await?;
+                unacknowledged.insert(number, part);
+                let handle = lane.handle(part.chunk).await?;
+                let start = lane.ground.geometry.range(part.chunk).start;
+                let data = match data {
+                    Some(data) => data,
+                    None => work.read_again(start + part.offset, part.bytes).await?,
+                };
                 let base = match lane.ground.destination {
                     Destination::Stored => 0,
-                    Destination::Placed { .. } => lane.ground.geometry.range(piece.chunk).start,
+                    Destination::Placed { .. } => start,
                 };
-                let bytes = piece.data.len();
-                work.limiter.take(bytes as u64).await;
-                let departure = window.depart(Instant::now(), bytes);
-                let pending = lane.files.submit_write(&handle, base + piece.offset, piece.data).await?;
-                work.sent.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+                work.limiter.take(part.bytes as u64).await;
+                let departure = window.depart(Instant::now(), part.bytes);
+                let pending = lane.files.submit_write(&handle, base + part.offset, data).await?;
+                work.sent.bytes.fetch_add(part.bytes as u64, Ordering::Relaxed);
                 let number = number;
                 acknowledgements.push(async move { (number, departure, pending.await) });
             }
         }
+    }
+}
+
+impl Work {
+    async fn read_again(&self, offset: u64, bytes: usize) -> Result<Bytes, LaneError> {
+        // Its digest is known; that the source has not changed is seen at the end.
+        let read = self.source.read(offset, bytes, Chain::new()).await;
+        read.map(|(data, _)| data).map_err(LaneError::Source)
     }
 }

@@ -36,6 +36,7 @@ use crew::Crew;
 pub use manifest_file::ManifestFile;
 use publish::Publisher;
 use queue::Queue;
+pub use window::Window;
 
 /// Lanes where there is but one connection: what one waits for, the other uses.
 const LANES_OF_ONE_CONNECTION: usize = 2;
@@ -88,12 +89,19 @@ pub struct Sent {
 }
 
 /// A part of a chunk on its way to a lane.
-#[derive(Clone)]
 struct Piece {
+    part: Part,
+    /// `None` for one that a lane gave back: it is read again, since to keep all that is in
+    /// flight would take memory on every link for the sake of the few that die.
+    data: Option<bytes::Bytes>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Part {
     chunk: u64,
     /// From the chunk's start.
     offset: u64,
-    data: bytes::Bytes,
+    bytes: usize,
 }
 
 enum Event {
@@ -125,6 +133,7 @@ impl Upload {
                 events: events.clone(),
                 limiter: self.limiter.clone(),
                 sent: self.sent.clone(),
+                source: self.source.clone(),
             }),
             lane::Ground {
                 run: self.guard.run_names().clone(),

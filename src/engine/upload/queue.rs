@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, Semaphore};
 
-use super::Piece;
+use super::{Part, Piece};
 
 /// Filled by the reader, emptied by the lanes.
 pub struct Queue {
@@ -89,12 +89,12 @@ impl Queue {
         }
     }
 
-    /// Pieces that were taken and may not be on the target.
-    pub fn give_back(&self, pieces: impl IntoIterator<Item = Piece>) {
+    /// Parts that were taken and may not be on the target.
+    pub fn give_back(&self, parts: impl IntoIterator<Item = Part>) {
         let mut state = self.lock();
-        for piece in pieces {
+        for part in parts {
             state.out -= 1;
-            state.returned.push_back(piece);
+            state.returned.push_back(Piece { part, data: None });
         }
         drop(state);
         self.changed.notify_waiters();
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     fn piece(chunk: u64) -> Piece {
-        Piece { chunk, offset: 0, data: Bytes::from_static(b"x") }
+        Piece { part: Part { chunk, offset: 0, bytes: 1 }, data: Some(Bytes::from_static(b"x")) }
     }
 
     #[tokio::test]
@@ -124,12 +124,12 @@ mod tests {
         // Nothing waits, but what is out may come back.
         let waiting = tokio::spawn({
             let queue = queue.clone();
-            async move { queue.take().await.map(|piece| piece.chunk) }
+            async move { queue.take().await.map(|piece| piece.part.chunk) }
         });
         queue.acknowledge();
-        queue.give_back([second]);
+        queue.give_back([second.part]);
         assert_eq!(waiting.await.expect("no panic"), Some(2));
-        assert_eq!(first.chunk, 1);
+        assert_eq!(first.part.chunk, 1);
         queue.acknowledge();
         assert!(queue.take().await.is_none());
     }
@@ -145,6 +145,6 @@ mod tests {
             assert!(queue.take().await.is_some());
             push.await;
         }
-        assert_eq!(queue.take().await.map(|piece| piece.chunk), Some(2));
+        assert_eq!(queue.take().await.map(|piece| piece.part.chunk), Some(2));
     }
 }

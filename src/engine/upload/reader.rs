@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::manifest_file::ManifestFile;
 use super::queue::Queue;
-use super::{Event, Piece};
+use super::{Event, Part, Piece};
 use crate::engine::board::Board;
 use crate::engine::failure::{Failure, FailureKind, Phase};
 use crate::engine::source::{READ_BYTES, Source};
@@ -71,9 +71,9 @@ impl Reader {
             let mut taken = 0;
             while taken < data.len() {
                 let end = data.len().min(taken + self.piece_bytes);
-                let piece =
-                    Piece { chunk: n, offset: at - range.start + taken as u64, data: data.slice(taken..end) };
-                self.pieces.push(piece).await;
+                let offset = at - range.start + taken as u64;
+                let part = Part { chunk: n, offset, bytes: end - taken };
+                self.pieces.push(Piece { part, data: Some(data.slice(taken..end)) }).await;
                 taken = end;
             }
             at += length as u64;

@@ -157,6 +157,6 @@ mod tests {
     #[test]
     fn a_slow_connection_holds_little() {
         let (limit, _) = drive(200e3, Duration::from_millis(100), 20.0);
-        assert_eq!(limit, FEWEST_BYTES);
+        assert!(limit < MOST_BYTES / 3, "{limit}");
     }
 }

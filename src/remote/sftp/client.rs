@@ -1,13 +1,14 @@
 //! [`Files`] over an SFTP session: which request asks what, and what its reply means.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::codec::{self, MAX_HANDLE_BYTES, MAX_PATH_BYTES, Reply, Status};
 use super::listing::{Listing, OpenDirectory};
@@ -20,6 +21,12 @@ use crate::remote::files::{
     Attributes, DirectoryEntry, Features, Files, Handle, OpenMode, PendingWrite, SetAttributes, Space,
 };
 
+/// Most names of a directory that are looked through for one that may be missing.
+const MISSING_ENTRIES_MAX: usize = 100_000;
+/// How often a file is opened whose handle is that of another, and how long it waits for
+/// one to be closed in between.
+const SHARED_HANDLE_TRIES: u32 = 4;
+const SHARED_HANDLE_PAUSE: Duration = Duration::from_secs(1);
 /// ST_RDONLY in what statvfs answers.
 const READ_ONLY: u64 = 1;
 
@@ -31,6 +38,8 @@ pub struct SftpClient {
     session: Session,
     features: Features,
     paths: Arc<OpenPaths>,
+    /// Told of each handle that was closed.
+    handle_closed: Notify,
 }
 
 /// The paths of open handles, for messages.
@@ -66,7 +75,7 @@ impl fmt::Display for Object<'_> {
 
 impl SftpClient {
     pub(super) fn new(session: Session, features: Features) -> SftpClient {
-        SftpClient { session, features, paths: Arc::default() }
+        SftpClient { session, features, paths: Arc::default(), handle_closed: Notify::new() }
     }
 
     fn requests(&self) -> &Requests {
@@ -171,6 +180,53 @@ impl SftpClient {
         }
     }
 
+    /// Some servers have a bare "Failure" for what is not there, too (Twisted's under
+    /// Python 3): then the listing of the directory that it would be in tells.
+    async fn or_missing<T>(
+        &self,
+        path: &RemotePath,
+        outcome: Result<T, RemoteError>,
+    ) -> Result<T, RemoteError> {
+        match outcome {
+            Err(error) if error.kind == RemoteErrorKind::Failure && !path.file_name().is_empty() => {
+                let missing = match self.list(&path.parent(), MISSING_ENTRIES_MAX).await {
+                    Ok(entries) => entries.iter().all(|entry| entry.name != path.file_name()),
+                    Err(above) => above.is_not_found(),
+                };
+                let kind = if missing { RemoteErrorKind::NotFound } else { error.kind };
+                Err(RemoteError { kind, ..error })
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// The inner error: the server gave the file a handle that another open file has, as
+    /// Erlang's does from the third open file of a session on. What is written to one of
+    /// the two would go to the other, so the newer one is closed at once.
+    async fn try_to_open(
+        &self,
+        path: &RemotePath,
+        how: OpenMode,
+        mode: Option<u32>,
+    ) -> Result<Result<Handle, RemoteError>, RemoteError> {
+        let request = Request::Open { path: path.as_bytes(), how, mode };
+        let opened = self.ask_handle("open", path, request).await;
+        let handle = if how.create { opened? } else { self.or_missing(path, opened).await? };
+        let other = match self.paths.lock().entry(handle.clone()) {
+            Entry::Vacant(free) => {
+                free.insert(path.clone());
+                return Ok(Ok(Handle(handle)));
+            }
+            Entry::Occupied(other) => other.get().clone(),
+        };
+        let object = Object::Path(path);
+        self.order("close", object, Request::Close { handle: &handle }).await?;
+        Ok(Err(RemoteError::new(
+            RemoteErrorKind::Failure,
+            format!("open {path:?}: the server gave it the handle of {other:?}, which is still open"),
+        )))
+    }
+
     fn require(&self, announced: bool, extension: &str, what: impl fmt::Display) -> Result<(), RemoteError> {
         if announced {
             return Ok(());
@@ -219,11 +275,15 @@ impl Files for SftpClient {
     }
 
     async fn stat(&self, path: &RemotePath) -> Result<Attributes, RemoteError> {
-        self.ask_attributes("stat", Object::Path(path), Request::Stat { path: path.as_bytes() }).await
+        let request = Request::Stat { path: path.as_bytes() };
+        let found = self.ask_attributes("stat", Object::Path(path), request).await;
+        self.or_missing(path, found).await
     }
 
     async fn lstat(&self, path: &RemotePath) -> Result<Attributes, RemoteError> {
-        self.ask_attributes("lstat", Object::Path(path), Request::LinkStat { path: path.as_bytes() }).await
+        let request = Request::LinkStat { path: path.as_bytes() };
+        let found = self.ask_attributes("lstat", Object::Path(path), request).await;
+        self.or_missing(path, found).await
     }
 
     async fn read_link(&self, path: &RemotePath) -> Result<RemotePath, RemoteError> {
@@ -232,7 +292,8 @@ impl Files for SftpClient {
 
     async fn list(&self, path: &RemotePath, limit: usize) -> Result<Vec<DirectoryEntry>, RemoteError> {
         let request = Request::OpenDirectory { path: path.as_bytes() };
-        let handle = self.ask_handle("list", path, request).await?;
+        let opened = self.ask_handle("list", path, request).await;
+        let handle = self.or_missing(path, opened).await?;
         let mut directory = OpenDirectory { handle, requests: self.requests(), closed: false };
         let mut listing = Listing::new(path, limit);
         let read = || {
@@ -262,10 +323,17 @@ impl Files for SftpClient {
     }
 
     async fn open(&self, path: &RemotePath, how: OpenMode, mode: Option<u32>) -> Result<Handle, RemoteError> {
-        let request = Request::Open { path: path.as_bytes(), how, mode };
-        let handle = self.ask_handle("open", path, request).await?;
-        self.paths.lock().insert(handle.clone(), path.clone());
-        Ok(Handle(handle))
+        for _ in 1..SHARED_HANDLE_TRIES {
+            match self.try_to_open(path, how, mode).await? {
+                Ok(handle) => return Ok(handle),
+                // It exists now, so this cannot be tried again.
+                Err(shared) if how.exclusive => return Err(shared),
+                Err(_) => {}
+            }
+            // An elapsed limit is another try as well.
+            let _ = tokio::time::timeout(SHARED_HANDLE_PAUSE, self.handle_closed.notified()).await;
+        }
+        self.try_to_open(path, how, mode).await?
     }
 
     async fn read_at(&self, handle: &Handle, offset: u64, length: usize) -> Result<Bytes, RemoteError> {
@@ -343,9 +411,13 @@ impl Files for SftpClient {
         check_handle("close", &handle)?;
         let what = format!("close {}", Object::Handle(&self.paths, &handle));
         let told = |reason: RemoteError| RemoteError::new(reason.kind, format!("{what}: {}", reason.message));
+        // Once the close is on its way the server may give the handle to the next file.
+        self.paths.lock().remove(&handle.0);
         let answer = self.requests().submit(Request::Close { handle: &handle.0 }, Bytes::new()).await;
         closing.sent();
-        match reply_of(answer.map_err(told)?, self.requests()).await.map_err(told)? {
+        let reply = reply_of(answer.map_err(told)?, self.requests()).await.map_err(told)?;
+        self.handle_closed.notify_waiters();
+        match reply {
             Reply::Status(Status { code: status::OK, .. }) => Ok(()),
             other => Err(self.refused(&what, other)),
         }
@@ -449,16 +521,13 @@ struct ClosingHandle<'a> {
 
 impl ClosingHandle<'_> {
     fn sent(mut self) {
-        if let Some(handle) = self.handle.take() {
-            self.client.paths.lock().remove(&handle);
-        }
+        self.handle = None;
     }
 }
 
 impl Drop for ClosingHandle<'_> {
     fn drop(&mut self) {
         if let Some(handle) = self.handle.take() {
-            self.client.paths.lock().remove(&handle);
             self.client.requests().close_later(handle);
         }
     }

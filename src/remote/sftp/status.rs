@@ -34,8 +34,19 @@ pub fn kind_of(code: u32) -> RemoteErrorKind {
 /// The error of a failed status; `what` names the operation and its object.
 pub fn error_of(what: &str, status: &Status) -> RemoteError {
     let words = words_of(&status.text);
+    let kind = match kind_of(status.code) {
+        RemoteErrorKind::Failure if tells_of_no_space(&words) => RemoteErrorKind::NoSpace,
+        kind => kind,
+    };
     let words = if words.is_empty() { own_words(status.code) } else { words };
-    RemoteError::new(kind_of(status.code), format!("{what}: {words}"))
+    RemoteError::new(kind, format!("{what}: {words}"))
+}
+
+/// Version 3 has no code for a full disk; many servers hand on what their system says.
+fn tells_of_no_space(words: &str) -> bool {
+    const WORDS: [&str; 5] = ["no space left", "disk space", "disk full", "quota exceeded", "enospc"];
+    let words = words.to_ascii_lowercase();
+    WORDS.iter().any(|told| words.contains(told))
 }
 
 fn words_of(text: &Bytes) -> String {
@@ -83,6 +94,16 @@ mod tests {
         for (code, kind) in table {
             assert_eq!(kind_of(code), kind, "{code}");
         }
+    }
+
+    #[test]
+    fn a_full_disk_is_known_by_the_servers_words() {
+        let kind = |code, text: &'static str| error_of("write", &Status { code, text: text.into() }).kind;
+        assert_eq!(kind(4, "write /a: no space left on device"), RemoteErrorKind::NoSpace);
+        assert_eq!(kind(4, "Disk quota exceeded"), RemoteErrorKind::NoSpace);
+        assert_eq!(kind(4, "preallocate: file too big for remaining disk space"), RemoteErrorKind::NoSpace);
+        assert_eq!(kind(4, "Failure"), RemoteErrorKind::Failure);
+        assert_eq!(kind(3, "no space left"), RemoteErrorKind::PermissionDenied);
     }
 
     #[test]

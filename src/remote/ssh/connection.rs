@@ -44,6 +44,10 @@ impl SshConnection {
     ) -> SshConnection {
         SshConnection { shared: Arc::new(Shared { options, link, handle, _keep: keep }) }
     }
+
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
 }
 
 /// What a file channel asks for, for messages.
@@ -92,6 +96,11 @@ impl Connection for SshConnection {
 }
 
 impl Shared {
+    /// A stream from the server's end to `host` and `port` (RFC 4254, 7.2).
+    pub async fn open_forward(&self, host: &str, port: u16) -> Result<Channel<Msg>, russh::Error> {
+        self.handle.channel_open_direct_tcpip(host, u32::from(port), "127.0.0.1", 0).await
+    }
+
     /// The error for everything that the end of the connection cut short.
     pub fn lost(&self, what: &str) -> RemoteError {
         let reason = match self.link.ending() {
@@ -175,7 +184,7 @@ impl Shared {
     }
 
     /// The connection is over or about to be: waits shortly for the reason.
-    async fn ended(&self, what: &str) -> RemoteError {
+    pub async fn ended(&self, what: &str) -> RemoteError {
         let _ = tokio::time::timeout(GOODBYE_LIMIT, self.link.ended()).await;
         self.lost(what)
     }

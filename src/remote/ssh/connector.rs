@@ -1,21 +1,24 @@
 //! Makes connections to one host: the first may ask a person, the others repeat.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use russh::Limits;
 use russh::client::{self, Config};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
-use super::algorithms;
-use super::connection::SshConnection;
-use super::dial::dial;
+use super::algorithms::{self, Known};
+use super::connection::{Shared, SshConnection};
 use super::handler::{self, ClientHandler, HandlerError, KeyCheck};
 use super::host_key::HostTrust;
 use super::known_hosts::HostKey;
 use super::link::{Link, LinkStream};
-use super::login::{Credential, Login};
-use super::options::SshOptions;
+use super::login::{self, Credential, Login};
+use super::options::{RekeyLimit, SshOptions};
 use super::prompter::Prompter;
+use super::way::Way;
 use crate::model::escape::printable;
 use crate::remote::error::{RemoteError, RemoteErrorKind};
 use crate::remote::{Connection, Connector};
@@ -27,11 +30,22 @@ const RECEIVE_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const MAX_PACKET_BYTES: u32 = 32 * 1024;
 /// Packets of a channel that wait for their reader before the whole connection waits.
 const CHANNEL_QUEUE_PACKETS: usize = 64;
+/// More often nothing else would be sent.
+const MIN_REKEY_BYTES: usize = 64 * 1024;
+const MIN_REKEY_TIME: Duration = Duration::from_secs(1);
+/// How long the cause of a failed handshake may take to be known.
+const ENDING_LIMIT: Duration = Duration::from_secs(3);
 
 /// Knows one host. Shared by all who need it.
 pub struct SshConnector {
     options: Arc<SshOptions>,
     prompter: Arc<dyn Prompter>,
+    way: Way,
+    /// Why the login cannot be repeated without a person.
+    needs_person: OnceLock<&'static str>,
+    /// Whether a login by answers was repeated once. Held while that is tried: what turns out
+    /// to be good only once is not shown by several at the same time.
+    answers_repeat: tokio::sync::Mutex<bool>,
     /// Held while the first connection is made, so that a person is asked once.
     learnt: tokio::sync::Mutex<Option<Arc<Learnt>>>,
 }
@@ -39,34 +53,92 @@ pub struct SshConnector {
 /// What later connections repeat. Secrets in it are zeroed when dropped.
 struct Learnt {
     host_key: HostKey,
+    /// Certificates were asked for; a server may have nothing else.
+    certificates: bool,
     credentials: Vec<Credential>,
 }
 
 impl SshConnector {
     pub fn new(options: SshOptions, prompter: Arc<dyn Prompter>) -> SshConnector {
-        SshConnector { options: Arc::new(options), prompter, learnt: tokio::sync::Mutex::new(None) }
+        let way = Way::new(&options.via, &prompter);
+        SshConnector {
+            options: Arc::new(options),
+            prompter,
+            way,
+            needs_person: OnceLock::new(),
+            answers_repeat: tokio::sync::Mutex::new(false),
+            learnt: tokio::sync::Mutex::new(None),
+        }
+    }
+
+    /// As [`Connector::connect`], for whoever wants other channels than those.
+    pub async fn open(&self) -> Result<Arc<Shared>, RemoteError> {
+        Ok(self.connection().await?.shared())
+    }
+
+    async fn connection(&self) -> Result<SshConnection, RemoteError> {
+        self.check_names()?;
+        let learnt = {
+            let mut slot = self.learnt.lock().await;
+            match &*slot {
+                Some(learnt) => learnt.clone(),
+                None => {
+                    let (connection, learnt) = self.first().await?;
+                    if let Some(why) = login::needs_person(&learnt.credentials, &self.options) {
+                        // Nobody else can have set it: the lock is held.
+                        let _ = self.needs_person.set(why);
+                    }
+                    *slot = Some(Arc::new(learnt));
+                    return Ok(connection);
+                }
+            }
+        };
+        if !learnt.credentials.iter().any(|credential| matches!(credential, Credential::Answers(_))) {
+            return self.repeat(&learnt).await;
+        }
+        let mut repeats = self.answers_repeat.lock().await;
+        if *repeats {
+            drop(repeats);
+            return self.repeat(&learnt).await;
+        }
+        let another = self.repeat(&learnt).await;
+        *repeats = another.is_ok();
+        another
+    }
+
+    async fn repeat(&self, learnt: &Learnt) -> Result<SshConnection, RemoteError> {
+        if let Some(why) = self.needs_person.get() {
+            return Err(login::only_one(&self.options.host, why));
+        }
+        let another = self.another(learnt).await;
+        if another.as_ref().is_err_and(|error| error.kind == RemoteErrorKind::NeedsPerson) {
+            // Whoever comes second has found the same.
+            let _ = self.needs_person.set(login::ONCE_ONLY);
+        }
+        another
     }
 
     async fn first(&self) -> Result<(SshConnection, Learnt), RemoteError> {
         let options = self.options.clone();
         let trust = tokio::task::spawn_blocking(move || HostTrust::read(&options)).await;
         let trust = trust.map_err(|_| self.error(RemoteErrorKind::HostKey, "cannot read known_hosts"))??;
-        let known_types = trust.known_types();
+        let known = trust.known();
         let accepted = Arc::new(Mutex::new(None));
         let check = KeyCheck::First { trust, accepted: accepted.clone() };
-        let mut half = self.shake_hands(&known_types, check).await?;
+        let mut half = self.shake_hands(&known, check).await?;
         let host_key = accepted.lock().ok().and_then(|mut accepted| accepted.take());
         let Some(host_key) = host_key else {
             return Err(self.error(RemoteErrorKind::HostKey, "the server showed no host key"));
         };
         let credentials =
             Login::new(&mut half.handle, &self.options, &half.link, &self.prompter).first().await?;
-        Ok((self.finish(half), Learnt { host_key, credentials }))
+        Ok((self.finish(half), Learnt { host_key, certificates: known.certificates, credentials }))
     }
 
     async fn another(&self, learnt: &Learnt) -> Result<SshConnection, RemoteError> {
-        let known_types = [learnt.host_key.key_type().to_string()];
-        let mut half = self.shake_hands(&known_types, KeyCheck::Same(learnt.host_key.clone())).await?;
+        let types = vec![learnt.host_key.key_type().to_string()];
+        let known = Known { types, certificates: learnt.certificates };
+        let mut half = self.shake_hands(&known, KeyCheck::Same(learnt.host_key.clone())).await?;
         Login::new(&mut half.handle, &self.options, &half.link, &self.prompter)
             .again(&learnt.credentials)
             .await?;
@@ -74,10 +146,16 @@ impl SshConnector {
     }
 
     /// Connects, agrees on keys, and checks the host's. Nothing secret was sent yet.
-    async fn shake_hands(&self, known_types: &[String], check: KeyCheck) -> Result<Half, RemoteError> {
+    async fn shake_hands(&self, known: &Known, check: KeyCheck) -> Result<Half, RemoteError> {
         let options = &self.options;
+        let offer = algorithms::offer(options, known)?;
+        if !offer.unknown.is_empty() && matches!(check, KeyCheck::First { .. }) {
+            let unknown = offer.unknown.join(", ");
+            self.prompter.detail(&format!("{}: haul does not have: {unknown}", options.host));
+        }
         let config = Config {
-            preferred: algorithms::preferred(options, known_types)?,
+            preferred: offer.preferred,
+            limits: limits(options.rekey_limit),
             window_size: RECEIVE_WINDOW_BYTES,
             maximum_packet_size: MAX_PACKET_BYTES,
             channel_buffer_size: CHANNEL_QUEUE_PACKETS,
@@ -88,8 +166,8 @@ impl SshConnector {
             nodelay: true,
             ..Config::default()
         };
-        let stream = dial(options).await?;
-        let link = Arc::new(Link::new());
+        let (stream, below) = self.way.stream(options, &self.prompter).await?;
+        let link = Arc::new(Link::new(below));
         let (keep, abandoned) = oneshot::channel();
         let stream = LinkStream::new(stream, link.clone(), abandoned, options.stall_timeout);
         let handler = ClientHandler {
@@ -103,7 +181,7 @@ impl SshConnector {
         match link.within(options.connect_timeout, shaken).await {
             Some(Ok(handle)) => Ok(Half { handle, link, keep }),
             Some(Err(HandlerError::Refused(error))) => Err(error),
-            Some(Err(error)) => Err(self.handshake_error(&link, &error)),
+            Some(Err(error)) => Err(self.handshake_error(&link, &error, &offer.unknown).await),
             // Dropping `keep` ends russh's task.
             None => Err(self.handshake_timeout(&link)),
         }
@@ -113,26 +191,44 @@ impl SshConnector {
         SshConnection::new(self.options.clone(), half.handle, half.link, half.keep)
     }
 
-    fn handshake_error(&self, link: &Link, error: &HandlerError) -> RemoteError {
-        let reason = match link.ending() {
-            // russh only sees that its stream failed.
-            Some(ending) if matches!(error, HandlerError::Russh(russh::Error::IO(_))) => ending.reason,
+    async fn handshake_error(&self, link: &Link, error: &HandlerError, unknown: &[String]) -> RemoteError {
+        use russh::Error::{Disconnect, HUP, IO};
+        let reason = match error {
+            // russh only sees that its stream failed or ended.
+            HandlerError::Russh(IO(_) | HUP | Disconnect) => {
+                let ending = timeout(ENDING_LIMIT, link.ended()).await.ok();
+                let is_cause = matches!(error, HandlerError::Russh(IO(_))) || link.ended_below();
+                match ending {
+                    Some(ending) if is_cause || ending.by_message => ending.reason,
+                    _ => handler::describe(error),
+                }
+            }
             _ => handler::describe(error),
         };
-        let stage = if link.has_received() { "in the key exchange" } else { "before the server's greeting" };
+        let stage = if link.has_greeted() { "in the key exchange" } else { "before the server's greeting" };
+        let said = link.said_first();
+        if !link.has_greeted() && !said.is_empty() {
+            let what = format!("{stage}: {reason}; in place of one it said: {said}");
+            return self.error(RemoteErrorKind::Unreachable, &what);
+        }
         let advice = match error {
-            HandlerError::Russh(russh::Error::NoCommonAlgo { .. }) => {
-                "; name an algorithm of the server's to use it all the same"
+            HandlerError::Russh(russh::Error::NoCommonAlgo { kind, .. }) => {
+                let missing = match unknown.join(", ") {
+                    none if none.is_empty() => none,
+                    names => format!(", and does not have what was asked for: {names}"),
+                };
+                let keyword = algorithms::keyword(kind);
+                format!("{missing}; to use one of the server's all the same: -o {keyword}=+NAME")
             }
-            HandlerError::Russh(russh::Error::Version) => "; is that an SSH server?",
-            _ => "",
+            HandlerError::Russh(russh::Error::Version) => "; is that an SSH server?".to_string(),
+            _ => String::new(),
         };
         self.error(RemoteErrorKind::Unreachable, &format!("{stage}: {reason}{advice}"))
     }
 
     fn handshake_timeout(&self, link: &Link) -> RemoteError {
         let limit = self.options.connect_timeout.as_secs_f32();
-        let stage = if link.has_received() {
+        let stage = if link.has_greeted() {
             format!("the key exchange was not done within {limit:.1} s")
         } else {
             format!("connected, but no SSH greeting (banner) came within {limit:.1} s")
@@ -172,6 +268,22 @@ impl SshConnector {
     }
 }
 
+/// Both directions count on their own.
+fn limits(rekey: Option<RekeyLimit>) -> Limits {
+    let default = Limits::default();
+    let Some(rekey) = rekey else { return default };
+    // russh takes no more than its default, which is what SSH's own standard advises.
+    let bytes = rekey.bytes.and_then(|bytes| usize::try_from(bytes).ok());
+    let bytes = |limit: usize| bytes.map_or(limit, |bytes| bytes.clamp(MIN_REKEY_BYTES, limit));
+    Limits::new(
+        bytes(default.rekey_write_limit),
+        bytes(default.rekey_read_limit),
+        rekey
+            .time
+            .map_or(default.rekey_time_limit, |time| time.clamp(MIN_REKEY_TIME, default.rekey_time_limit)),
+    )
+}
+
 /// A connection that is not authenticated yet. Dropping it ends it.
 struct Half {
     handle: client::Handle<ClientHandler>,
@@ -186,18 +298,10 @@ impl Connector for SshConnector {
     }
 
     async fn connect(&self) -> Result<Arc<dyn Connection>, RemoteError> {
-        self.check_names()?;
-        let learnt = {
-            let mut slot = self.learnt.lock().await;
-            match &*slot {
-                Some(learnt) => learnt.clone(),
-                None => {
-                    let (connection, learnt) = self.first().await?;
-                    *slot = Some(Arc::new(learnt));
-                    return Ok(Arc::new(connection));
-                }
-            }
-        };
-        Ok(Arc::new(self.another(&learnt).await?))
+        Ok(Arc::new(self.connection().await?))
+    }
+
+    fn needs_person(&self) -> Option<String> {
+        self.needs_person.get().map(|why| (*why).to_string())
     }
 }

@@ -1,14 +1,13 @@
-//! From options to a byte stream that leads to the server.
+//! From a name to a TCP connection.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::congestion;
-use super::link::ByteStream;
-use super::options::{AddressFamily, SshOptions, Via};
+use super::options::{AddressFamily, SshOptions};
 use crate::model::escape::printable;
 use crate::remote::error::{RemoteError, RemoteErrorKind};
 
@@ -16,20 +15,15 @@ use crate::remote::error::{RemoteError, RemoteErrorKind};
 const MAX_ADDRESSES: usize = 16;
 
 /// Connects within `connect_timeout`, name lookup included.
-pub async fn dial(options: &SshOptions) -> Result<Box<dyn ByteStream>, RemoteError> {
-    match &options.via {
-        Via::Tcp => Ok(Box::new(dial_tcp(options).await?)),
-        Via::Jump(_) | Via::Command(_) => {
-            Err(unreachable(format!("{}: jump hosts and proxy commands are not supported yet", options.host)))
-        }
-    }
-}
-
-async fn dial_tcp(options: &SshOptions) -> Result<TcpStream, RemoteError> {
+pub async fn dial(options: &SshOptions) -> Result<TcpStream, RemoteError> {
     let host = &options.host;
     let limit = options.connect_timeout;
     let deadline = Instant::now() + limit;
-    let addresses = resolve(options, deadline).await?;
+    let addresses = resolve(options, &options.address, options.port, deadline).await?;
+    let local = match &options.bind_address {
+        Some(name) => resolve(options, name, 0, deadline).await?,
+        None => Vec::new(),
+    };
 
     let mut failures = Vec::new();
     for (index, address) in addresses.iter().enumerate() {
@@ -37,7 +31,7 @@ async fn dial_tcp(options: &SshOptions) -> Result<TcpStream, RemoteError> {
         let left = deadline.saturating_duration_since(Instant::now());
         let share = left / u32::try_from(addresses.len() - index).unwrap_or(1).max(1);
         let began = Instant::now();
-        match timeout(share.max(Duration::from_millis(1)), TcpStream::connect(address)).await {
+        match timeout(share.max(Duration::from_millis(1)), connect(*address, &local, options)).await {
             Ok(Ok(stream)) => {
                 congestion::choose(&stream, began.elapsed());
                 if let Err(error) = stream.set_nodelay(true) {
@@ -60,17 +54,42 @@ async fn dial_tcp(options: &SshOptions) -> Result<TcpStream, RemoteError> {
     )))
 }
 
-async fn resolve(options: &SshOptions, deadline: Instant) -> Result<Vec<SocketAddr>, RemoteError> {
+/// From one of the `local` addresses, where there are any.
+async fn connect(
+    address: SocketAddr,
+    local: &[SocketAddr],
+    options: &SshOptions,
+) -> std::io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(name) = &options.bind_address {
+        let name = printable(name.as_bytes());
+        let Some(local) = local.iter().find(|local| local.is_ipv4() == address.is_ipv4()) else {
+            let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+            return Err(std::io::Error::other(format!("the address to bind to, {name}, is not {family}")));
+        };
+        socket
+            .bind(*local)
+            .map_err(|error| std::io::Error::new(error.kind(), format!("cannot bind to {name}: {error}")))?;
+    }
+    socket.connect(address).await
+}
+
+async fn resolve(
+    options: &SshOptions,
+    name: &str,
+    port: u16,
+    deadline: Instant,
+) -> Result<Vec<SocketAddr>, RemoteError> {
     let host = &options.host;
-    let name = printable(options.address.as_bytes());
-    let found = match timeout_at(deadline, lookup_host((options.address.as_str(), options.port))).await {
+    let shown = printable(name.as_bytes());
+    let found = match timeout_at(deadline, lookup_host((name, port))).await {
         Ok(Ok(found)) => found,
         Ok(Err(error)) => {
-            return Err(unreachable(format!("{host}: the name {name} was not found: {error}")));
+            return Err(unreachable(format!("{host}: the name {shown} was not found: {error}")));
         }
         Err(_) => {
             return Err(unreachable(format!(
-                "{host}: looking up the name {name} took longer than {:.1} s",
+                "{host}: looking up the name {shown} took longer than {:.1} s",
                 options.connect_timeout.as_secs_f32()
             )));
         }
@@ -92,7 +111,7 @@ async fn resolve(options: &SshOptions, deadline: Instant) -> Result<Vec<SocketAd
             AddressFamily::V4 => " IPv4",
             AddressFamily::V6 => " IPv6",
         };
-        return Err(unreachable(format!("{host}: the name {name} has no{family} address")));
+        return Err(unreachable(format!("{host}: the name {shown} has no{family} address")));
     }
     Ok(addresses)
 }

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use russh::client::{DisconnectReason, Handler, Session};
 use russh::keys::PublicKeyBase64;
+use russh::{ChannelId, ChannelOpenFailure};
 
 use super::host_key::{self, HostTrust};
 use super::known_hosts::HostKey;
 use super::link::{Ending, Link};
 use super::prompter::Prompter;
 use crate::model::escape::printable;
-use crate::remote::error::{RemoteError, RemoteErrorKind};
+use crate::remote::error::RemoteError;
 
 /// Longest part of a server's banner that is shown.
 const MAX_BANNER_BYTES: usize = 4096;
@@ -32,7 +33,7 @@ impl From<russh::Error> for HandlerError {
 pub enum KeyCheck {
     /// By the files and, where they say so, by a person; the key is handed on.
     First { trust: HostTrust, accepted: Arc<std::sync::Mutex<Option<HostKey>>> },
-    /// It has to be the key that the first connection saw.
+    /// It has to be the key that the first connection saw, with whatever certificate.
     Same(HostKey),
 }
 
@@ -51,12 +52,6 @@ impl Handler for ClientHandler {
         &mut self,
         server_key: &russh::keys::PublicKeyOrCertificate,
     ) -> Result<bool, HandlerError> {
-        if server_key.certificate().is_some() {
-            return Err(HandlerError::Refused(RemoteError::new(
-                RemoteErrorKind::HostKey,
-                format!("{}: the server shows a host certificate that was not asked for", self.host),
-            )));
-        }
         let Some(key) = HostKey::from_blob(server_key.public_key().public_key_bytes()) else {
             return Err(HandlerError::Russh(russh::Error::CouldNotReadKey));
         };
@@ -67,8 +62,10 @@ impl Handler for ClientHandler {
             }
             KeyCheck::First { trust, accepted } => {
                 let (trust, prompter, checked) = (trust.clone(), self.prompter.clone(), key.clone());
+                let certificate = server_key.certificate().cloned();
                 self.link.set_asking(true);
-                let verdict = tokio::task::spawn_blocking(move || trust.check(&checked, &*prompter)).await;
+                let check = move || trust.check(&checked, certificate.as_ref(), &*prompter);
+                let verdict = tokio::task::spawn_blocking(check).await;
                 self.link.set_asking(false);
                 match verdict {
                     Ok(Ok(())) => {}
@@ -103,6 +100,18 @@ impl Handler for ClientHandler {
                 }
             }
         }
+        Ok(())
+    }
+
+    async fn channel_open_failure(
+        &mut self,
+        _channel: ChannelId,
+        _reason: ChannelOpenFailure,
+        description: &str,
+        _language: &str,
+        _session: &mut Session,
+    ) -> Result<(), HandlerError> {
+        self.link.set_refusal(printable(description.as_bytes()));
         Ok(())
     }
 
@@ -145,6 +154,10 @@ pub fn describe(error: &HandlerError) -> String {
                 russh::AlgorithmKind::Compression => "compression",
                 russh::AlgorithmKind::Mac => "MAC",
             };
+            // Announcements stand in the list of key exchanges and are none.
+            let is_algorithm =
+                |name: &&String| !name.starts_with("kex-strict-") && !name.starts_with("ext-info-");
+            let theirs: Vec<&str> = theirs.iter().filter(is_algorithm).map(String::as_str).collect();
             format!(
                 "no common {kind} algorithm: haul offers {}, the server {}",
                 ours.join(","),

@@ -6,8 +6,13 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use super::known_hosts::{self, HostKey, KnownKey, Verdict};
+use russh::keys::ssh_key::Certificate;
+
+use super::algorithms::Known;
+use super::certificate;
+use super::known_hosts::{self, Authority, HostKey, KnownKey, Verdict};
 use super::options::{DEFAULT_PORT, SshOptions, StrictHostKeyChecking};
 use super::prompter::Prompter;
 use crate::model::escape::printable;
@@ -22,6 +27,8 @@ pub struct HostTrust {
     host: String,
     name: String,
     name_without_port: Option<String>,
+    /// What a certificate has to be for.
+    principal: String,
     paths: Vec<PathBuf>,
     texts: Vec<Vec<u8>>,
     checking: StrictHostKeyChecking,
@@ -56,6 +63,7 @@ impl HostTrust {
             host: options.host.clone(),
             name,
             name_without_port,
+            principal: options.host_key_alias.as_ref().unwrap_or(&options.address).to_ascii_lowercase(),
             paths,
             texts,
             checking: options.strict_host_key_checking,
@@ -65,15 +73,82 @@ impl HostTrust {
         })
     }
 
-    /// Types of keys that the files hold for this host.
-    pub fn known_types(&self) -> Vec<String> {
-        known_hosts::known_types(&self.texts, &self.name)
+    /// What the files say of this host before it is asked.
+    pub fn known(&self) -> Known {
+        Known {
+            types: known_hosts::known_types(&self.texts, &self.name),
+            certificates: self.names().any(|name| known_hosts::speaks_of_certificates(&self.texts, name)),
+        }
+    }
+
+    /// The names to look up, as ssh has it: what is known for a host holds for its other
+    /// ports too.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        [Some(self.name.as_str()), self.name_without_port.as_deref()].into_iter().flatten()
     }
 
     /// Says yes or why not. May ask a person, so it blocks. A key that was accepted anew
     /// is written down before this returns; where that fails the person is told and the
     /// key holds for this run.
-    pub fn check(&self, key: &HostKey, prompter: &dyn Prompter) -> Result<(), RemoteError> {
+    ///
+    /// As ssh has it, a certificate that nobody trusted vouches for, or that does not hold,
+    /// leaves the plain key to be judged.
+    pub fn check(
+        &self,
+        key: &HostKey,
+        certificate: Option<&Certificate>,
+        prompter: &dyn Prompter,
+    ) -> Result<(), RemoteError> {
+        if let Some(certificate) = certificate {
+            match self.check_certificate(key, certificate)? {
+                Ok(()) => return Ok(()),
+                Err(why) => prompter.tell(&format!(
+                    "{}: the host certificate does not hold ({why}); its plain key is judged instead",
+                    self.host
+                )),
+            }
+        }
+        self.check_key(key, prompter)
+    }
+
+    /// The outer error refuses the host; the inner one says why the certificate is as good
+    /// as none.
+    fn check_certificate(
+        &self,
+        key: &HostKey,
+        certificate: &Certificate,
+    ) -> Result<Result<(), String>, RemoteError> {
+        let Some(authority) = certificate::authority(certificate) else {
+            return Ok(Err("its authority cannot be read".to_string()));
+        };
+        let mut trusted = false;
+        for name in self.names() {
+            match known_hosts::judge_authority(&self.texts, name, &authority, key) {
+                Authority::Trusted => trusted = true,
+                Authority::Unknown => {}
+                Authority::Revoked(by) => {
+                    return Err(refused(format!(
+                        "{}: the host certificate, or the authority {} {} that signed it, is revoked by {}; \
+                         do not connect until the host has another",
+                        self.host,
+                        authority.key_type(),
+                        authority.fingerprint(),
+                        self.place(&by)
+                    )));
+                }
+            }
+        }
+        if !trusted {
+            return Ok(Err(format!(
+                "no @cert-authority line names {} {}",
+                authority.key_type(),
+                authority.fingerprint()
+            )));
+        }
+        Ok(certificate::holds(certificate, &self.principal, SystemTime::now()))
+    }
+
+    fn check_key(&self, key: &HostKey, prompter: &dyn Prompter) -> Result<(), RemoteError> {
         let host = &self.host;
         let (key_type, fingerprint) = (key.key_type(), key.fingerprint());
         let mut verdict = known_hosts::judge(&self.texts, &self.name, key);

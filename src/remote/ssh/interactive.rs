@@ -5,6 +5,7 @@ use russh::client::KeyboardInteractiveAuthResponse as Reply;
 use zeroize::Zeroizing;
 
 use super::login::{Login, Outcome};
+use super::options::SshOptions;
 use super::prompter::Question;
 use crate::remote::error::{RemoteError, RemoteErrorKind};
 
@@ -17,6 +18,29 @@ const MAX_QUESTIONS: usize = 16;
 pub struct Exchange {
     questions: Vec<Question>,
     answers: Vec<Zeroizing<String>>,
+}
+
+/// Words for a password in the prompts of servers that speak the language of their user.
+const PASSWORD_WORDS: [&str; 8] =
+    ["password", "passwort", "mot de passe", "contrase", "senha", "wachtwoord", "hasło", "пароль"];
+/// What makes a question one for something that is good only once.
+const ONCE_WORDS: [&str; 5] = ["one-time", "one time", "otp", "code", "token"];
+
+/// Whether the same answers will do again: one secret that reads like a password. Anything
+/// else may be a code that is good once, and showing it again may lock the account.
+pub fn repeatable(exchanges: &[Exchange], options: &SshOptions) -> bool {
+    let questions: Vec<&Question> = exchanges.iter().flat_map(|exchange| &exchange.questions).collect();
+    match questions[..] {
+        [] => true,
+        [question] if question.echo => false,
+        [_] if options.password.is_some() => true,
+        [question] => {
+            let text = question.text.to_lowercase();
+            let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
+            has(&PASSWORD_WORDS) && !has(&ONCE_WORDS)
+        }
+        _ => false,
+    }
 }
 
 impl Login<'_> {

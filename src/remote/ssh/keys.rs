@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use russh::keys::ssh_key::Certificate;
 use russh::keys::{PrivateKey, PublicKey};
@@ -25,6 +25,8 @@ pub struct KeyFile {
     /// From `-cert.pub` beside it.
     pub certificate: Option<Certificate>,
     private: PrivateHalf,
+    /// A person is asked once, also where a key and its certificate are offered in turn.
+    unlocked: Mutex<Option<Result<Arc<PrivateKey>, NoKey>>>,
 }
 
 enum PrivateHalf {
@@ -36,6 +38,7 @@ enum PrivateHalf {
 }
 
 /// Why there is no private key.
+#[derive(Debug, Clone)]
 pub enum NoKey {
     /// Nobody gave a passphrase.
     NotGiven,
@@ -45,24 +48,26 @@ pub enum NoKey {
 }
 
 impl KeyFile {
-    /// `Ok(None)` where there is no such file.
-    pub fn read(path: &Path) -> Result<Option<KeyFile>, String> {
+    /// `Ok(None)` where there is no such file. `with_certificate`: also the one beside it.
+    pub fn read(path: &Path, with_certificate: bool) -> Result<Option<KeyFile>, String> {
+        let certificate = match with_certificate {
+            true => read_certificate(&beside(path, "-cert.pub"))?,
+            false => None,
+        };
+        let file = |public, private| KeyFile {
+            path: path.to_path_buf(),
+            public,
+            certificate,
+            private,
+            unlocked: Mutex::new(None),
+        };
         let Some(text) = read_text(path)? else {
             // The private half may live in an agent while the public one stands here.
-            return Ok(read_public(&beside(path, ".pub")).map(|public| KeyFile {
-                path: path.to_path_buf(),
-                public: Some(public),
-                certificate: read_certificate(path),
-                private: PrivateHalf::Elsewhere,
-            }));
+            let public = read_public(&beside(path, ".pub"));
+            return Ok(public.map(|public| file(Some(public), PrivateHalf::Elsewhere)));
         };
         if let Ok(public) = PublicKey::from_openssh(text.trim()) {
-            return Ok(Some(KeyFile {
-                path: path.to_path_buf(),
-                public: Some(public),
-                certificate: None,
-                private: PrivateHalf::Elsewhere,
-            }));
+            return Ok(Some(file(Some(public), PrivateHalf::Elsewhere)));
         }
         let (public, private) = match PrivateKey::from_openssh(text.as_str()) {
             Ok(key) if key.is_encrypted() => (Some(key.public_key().clone()), PrivateHalf::Encrypted(text)),
@@ -70,6 +75,14 @@ impl KeyFile {
             // Older formats (PEM, PKCS#8) hide the public half of an encrypted key.
             Err(_) => match russh::keys::decode_secret_key(&text, None) {
                 Ok(key) => (Some(key.public_key().clone()), PrivateHalf::Plain(Arc::new(key))),
+                Err(_) if is_old_cipher(&text) => {
+                    return Err(format!(
+                        "{}: encrypted in an old way that haul cannot read; give it to ssh-agent, or rewrite \
+                         it with: ssh-keygen -p -f {}",
+                        show(path),
+                        show(path)
+                    ));
+                }
                 Err(_) if text.contains("ENCRYPTED") => {
                     (read_public(&beside(path, ".pub")), PrivateHalf::Encrypted(text))
                 }
@@ -82,7 +95,7 @@ impl KeyFile {
                 }
             },
         };
-        Ok(Some(KeyFile { path: path.to_path_buf(), public, certificate: read_certificate(path), private }))
+        Ok(Some(file(public, private)))
     }
 
     pub fn is_encrypted(&self) -> bool {
@@ -94,8 +107,13 @@ impl KeyFile {
     }
 
     /// Blocks: asks for a passphrase where it needs one, and decrypts, which takes long
-    /// on purpose.
+    /// on purpose. The second time it answers as the first time.
     pub fn unlock(&self, prompter: &dyn Prompter) -> Result<Arc<PrivateKey>, NoKey> {
+        let Ok(mut unlocked) = self.unlocked.lock() else { return Err(NoKey::NotGiven) };
+        unlocked.get_or_insert_with(|| self.unlock_first(prompter)).clone()
+    }
+
+    fn unlock_first(&self, prompter: &dyn Prompter) -> Result<Arc<PrivateKey>, NoKey> {
         let text = match &self.private {
             PrivateHalf::Plain(key) => return Ok(key.clone()),
             PrivateHalf::Elsewhere => return Err(NoKey::Elsewhere),
@@ -111,6 +129,13 @@ impl KeyFile {
         }
         Err(NoKey::WrongPassphrase)
     }
+}
+
+/// PEM's own encryption, of which only RSA under AES-128-CBC can be read: what OpenSSH
+/// wrote before 7.8.
+fn is_old_cipher(text: &str) -> bool {
+    let rsa = text.contains("-----BEGIN RSA PRIVATE KEY-----") && text.contains("DEK-Info: AES-128-CBC,");
+    text.contains("Proc-Type: 4,ENCRYPTED") && !rsa
 }
 
 /// `Err(None)` for a wrong passphrase.
@@ -143,8 +168,17 @@ fn read_public(path: &Path) -> Option<PublicKey> {
     PublicKey::from_openssh(read_text(path).ok()??.trim()).ok()
 }
 
-fn read_certificate(path: &Path) -> Option<Certificate> {
-    Certificate::from_openssh(read_text(&beside(path, "-cert.pub")).ok()??.trim()).ok()
+/// `Ok(None)` where there is no such file.
+pub fn read_certificate(path: &Path) -> Result<Option<Certificate>, String> {
+    let Some(text) = read_text(path)? else { return Ok(None) };
+    match Certificate::from_openssh(text.trim()) {
+        Ok(certificate) => Ok(Some(certificate)),
+        Err(error) => Err(format!(
+            "{}: not a certificate that haul can read: {}",
+            show(path),
+            printable(error.to_string().as_bytes())
+        )),
+    }
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {

@@ -99,6 +99,39 @@ pub fn judge(files: &[impl AsRef<[u8]>], name: &str, key: &HostKey) -> Verdict {
     }
 }
 
+/// What all files say of an authority that vouches for `name` and the key that it showed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Authority {
+    Trusted,
+    /// It, or the key that it vouches for.
+    Revoked(KnownKey),
+    Unknown,
+}
+
+pub fn judge_authority(
+    files: &[impl AsRef<[u8]>],
+    name: &str,
+    authority: &HostKey,
+    key: &HostKey,
+) -> Authority {
+    let mut trusted = false;
+    for line in lines_for(files, name) {
+        match line.marker {
+            Marker::Revoked if line.known.key == *authority || line.known.key == *key => {
+                return Authority::Revoked(line.known);
+            }
+            Marker::CertAuthority => trusted |= line.well_typed && line.known.key == *authority,
+            Marker::None | Marker::Revoked => {}
+        }
+    }
+    if trusted { Authority::Trusted } else { Authority::Unknown }
+}
+
+/// Whether a certificate could make a difference for `name`.
+pub fn speaks_of_certificates(files: &[impl AsRef<[u8]>], name: &str) -> bool {
+    lines_for(files, name).any(|line| line.marker != Marker::None)
+}
+
 /// The types of the keys that are known for `name`, without those that are revoked, each
 /// once, in the files' order. They belong first in the list of host key algorithms.
 pub fn known_types(files: &[impl AsRef<[u8]>], name: &str) -> Vec<String> {
@@ -229,9 +262,9 @@ fn name_mac(salt: &[u8], name: &[u8]) -> Option<Hmac<Sha1>> {
     Some(mac)
 }
 
-/// `*` and `?` as ssh has them; `name` is in lower case already. Walks without recursion,
+/// `*` and `?` as ssh has them; `name` is in lower case already, where case counts not. Walks without recursion,
 /// so that a line of many stars costs time in proportion and no stack.
-fn pattern_matches(pattern: &[u8], name: &[u8]) -> bool {
+pub(super) fn pattern_matches(pattern: &[u8], name: &[u8]) -> bool {
     let (mut p, mut n) = (0, 0);
     let mut retry: Option<(usize, usize)> = None;
     while n < name.len() {

@@ -4,13 +4,19 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, Sleep};
+
+use super::way::Below;
+use crate::model::escape::printable;
+
+/// As much is kept of what a server says first.
+const MAX_BEGINNING_BYTES: usize = 256;
 
 /// Any stream that leads to a server.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -31,18 +37,26 @@ pub struct Ending {
 pub struct Link {
     ending: watch::Sender<Option<Ending>>,
     bytes_read: AtomicU64,
+    /// What came first, for the message when it is no greeting.
+    beginning: Mutex<Vec<u8>>,
     /// While a person is asked no deadline runs.
     asking: watch::Sender<bool>,
     server_name: OnceLock<String>,
+    below: Below,
+    /// What the server said when it last opened no channel, escaped.
+    refusal: Mutex<Option<String>>,
 }
 
 impl Link {
-    pub fn new() -> Link {
+    pub fn new(below: Below) -> Link {
         Link {
             ending: watch::Sender::new(None),
             bytes_read: AtomicU64::new(0),
+            beginning: Mutex::new(Vec::new()),
             asking: watch::Sender::new(false),
             server_name: OnceLock::new(),
+            below,
+            refusal: Mutex::new(None),
         }
     }
 
@@ -58,14 +72,17 @@ impl Link {
     }
 
     pub fn ending(&self) -> Option<Ending> {
-        self.ending.borrow().clone()
+        let ending = self.ending.borrow().clone()?;
+        Some(self.explained(ending, self.below.reason()))
     }
 
     pub async fn ended(&self) -> Ending {
         let mut ending = self.ending.subscribe();
         loop {
-            if let Some(ending) = ending.borrow_and_update().clone() {
-                return ending;
+            let known = ending.borrow_and_update().clone();
+            if let Some(ending) = known {
+                let below = self.below.last_words().await;
+                return self.explained(ending, below);
             }
             if ending.changed().await.is_err() {
                 // Not while `self` holds the sender.
@@ -74,8 +91,51 @@ impl Link {
         }
     }
 
-    pub fn has_received(&self) -> bool {
-        self.bytes_read.load(Ordering::Relaxed) > 0
+    /// What ended below is the cause, unless the server has said goodbye itself.
+    fn explained(&self, ending: Ending, below: Option<String>) -> Ending {
+        match below {
+            Some(reason) if !ending.by_message => Ending { reason, ..ending },
+            _ => ending,
+        }
+    }
+
+    /// What carries this connection is over, and has said why.
+    pub fn ended_below(&self) -> bool {
+        self.below.reason().is_some()
+    }
+
+    pub fn set_refusal(&self, told: String) {
+        if let Ok(mut refusal) = self.refusal.lock() {
+            *refusal = Some(told);
+        }
+    }
+
+    pub fn take_refusal(&self) -> Option<String> {
+        self.refusal.lock().ok()?.take()
+    }
+
+    fn received(&self, bytes: &[u8]) {
+        let before = self.bytes_read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if before < MAX_BEGINNING_BYTES as u64
+            && let Ok(mut beginning) = self.beginning.lock()
+        {
+            let left = MAX_BEGINNING_BYTES.saturating_sub(beginning.len());
+            beginning.extend_from_slice(&bytes[..bytes.len().min(left)]);
+        }
+    }
+
+    /// A line that begins as SSH's greeting does has come (RFC 4253, 4.2: others may come
+    /// before it).
+    pub fn has_greeted(&self) -> bool {
+        let Ok(beginning) = self.beginning.lock() else { return true };
+        beginning.split(|byte| *byte == b'\n').any(|line| line.starts_with(b"SSH-"))
+    }
+
+    /// What came in place of a greeting, in one escaped line; empty where nothing came.
+    pub fn said_first(&self) -> String {
+        let Ok(beginning) = self.beginning.lock() else { return String::new() };
+        let mut lines = beginning.split(|byte| *byte == b'\n').map(|line| line.trim_ascii());
+        printable(lines.find(|line| !line.is_empty()).unwrap_or_default())
     }
 
     /// What the server calls itself, escaped; empty before the key exchange.
@@ -209,7 +269,7 @@ impl AsyncRead for LinkStream {
                     // russh still works off what it has: its goodbye may be in there.
                     return Poll::Ready(Ok(()));
                 }
-                self.link.bytes_read.fetch_add(count as u64, Ordering::Relaxed);
+                self.link.received(&buffer.filled()[before..]);
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(self.fail(error.kind(), lost(&error)))),

@@ -2,48 +2,43 @@
 //! so that later ones need no person.
 
 use std::collections::VecDeque;
-use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use russh::MethodKind;
-use russh::client::{AuthResult, Handle};
+use russh::client::Handle;
 
 use super::handler::ClientHandler;
-use super::interactive::Exchange;
+use super::interactive::{self, Exchange};
 use super::keys::{self, NoKey};
 use super::link::Link;
 use super::offers::{self, Offer};
-use super::options::SshOptions;
+use super::options::{Authentication, SshOptions};
 use super::prompter::Prompter;
-use crate::model::escape::printable;
 use crate::remote::error::{RemoteError, RemoteErrorKind};
 
 use russh::keys::ssh_key::Certificate;
 use russh::keys::{HashAlg, PrivateKey, PublicKey};
 use zeroize::Zeroizing;
 
-/// How often a person may mistype a password, as ssh has it.
-pub const PASSWORD_TRIES: usize = 3;
 /// A server that wants more factors than this in a row is not served.
 const MAX_FACTORS: usize = 5;
-/// How long an agent may take to sign: it may ask for a touch.
-const AGENT_SIGN_LIMIT: Duration = Duration::from_secs(120);
-/// How long the end of a connection may take to be known once it shows.
-const ENDING_LIMIT: Duration = Duration::from_secs(2);
+/// Why answers are not shown once more.
+pub const ONCE_ONLY: &str = "the server does not take the same answers twice";
 
 /// One thing that got us in, or one step further. Secrets in it are zeroed when dropped.
 pub enum Credential {
     /// The server asks for nothing.
     Nothing,
-    AgentKey(PublicKey),
-    AgentCertificate(Box<Certificate>),
-    Key {
-        key: Arc<PrivateKey>,
-        certificate: Option<Box<Certificate>>,
-    },
+    Key(Key),
     Password(Zeroizing<String>),
     Answers(Vec<Exchange>),
+}
+
+pub struct Key {
+    pub public: PublicKey,
+    pub certificate: Option<Box<Certificate>>,
+    /// The agent signs where this is none.
+    pub private: Option<Arc<PrivateKey>>,
 }
 
 /// What the server said to one attempt.
@@ -55,21 +50,24 @@ pub enum Outcome {
     Refused,
 }
 
+/// What got further, and how far.
+type Factor = (Credential, Outcome);
+
 pub struct Login<'a> {
     pub handle: &'a mut Handle<ClientHandler>,
     pub options: &'a SshOptions,
     pub link: &'a Link,
     pub prompter: &'a Arc<dyn Prompter>,
     /// What the server would take now, by its last answer.
-    methods: Vec<MethodKind>,
+    pub methods: Vec<MethodKind>,
     /// For the error message.
-    tried: Vec<String>,
+    pub tried: Vec<String>,
     /// Of the server's `server-sig-algs`; asked for once.
-    rsa_hash: Option<RsaHash>,
+    pub rsa_hash: Option<RsaHash>,
 }
 
 #[derive(Clone, Copy)]
-enum RsaHash {
+pub enum RsaHash {
     Use(HashAlg),
     OnlySha1,
 }
@@ -90,9 +88,12 @@ impl<'a> Login<'a> {
             Outcome::In => return Ok(vec![Credential::Nothing]),
             Outcome::Further | Outcome::Refused => {}
         }
-        let (offers, notes) = offers::gather(self.options).await;
-        self.tried.extend(notes);
-        let mut offers = VecDeque::from(offers);
+        let mut offers = VecDeque::new();
+        if self.options.authentications.contains(&Authentication::PublicKey) {
+            let (found, notes) = offers::gather(self.options).await;
+            self.tried.extend(notes);
+            offers.extend(found);
+        }
         let mut learnt = Vec::new();
         for _ in 0..MAX_FACTORS {
             let Some((credential, outcome)) = self.next_factor(&mut offers).await? else {
@@ -109,16 +110,11 @@ impl<'a> Login<'a> {
     /// Shows again what got the first connection in. Asks nobody.
     pub async fn again(&mut self, credentials: &[Credential]) -> Result<(), RemoteError> {
         for credential in credentials {
-            if let Credential::AgentKey(key) = credential
-                && offers::needs_touch(key)
-            {
-                return Err(self.not_repeatable("a security key wants a touch for each"));
-            }
             match self.attempt(credential).await? {
                 Outcome::In => return Ok(()),
                 Outcome::Further => {}
                 Outcome::Refused if matches!(credential, Credential::Answers(_)) => {
-                    return Err(self.not_repeatable("the server did not take the same answers twice"));
+                    return Err(only_one(&self.options.host, ONCE_ONLY));
                 }
                 Outcome::Refused => return Err(self.refused()),
             }
@@ -126,11 +122,23 @@ impl<'a> Login<'a> {
         Err(self.refused())
     }
 
-    async fn next_factor(
-        &mut self,
-        offers: &mut VecDeque<Offer>,
-    ) -> Result<Option<(Credential, Outcome)>, RemoteError> {
-        while self.takes(MethodKind::PublicKey) {
+    /// The first of the methods, in the order that was asked for, that gets further.
+    async fn next_factor(&mut self, offers: &mut VecDeque<Offer>) -> Result<Option<Factor>, RemoteError> {
+        for method in &self.options.authentications {
+            let factor = match method {
+                Authentication::PublicKey => self.by_keys(offers).await?,
+                Authentication::KeyboardInteractive => self.by_answers().await?,
+                Authentication::Password => self.by_password().await?,
+            };
+            if factor.is_some() {
+                return Ok(factor);
+            }
+        }
+        Ok(None)
+    }
+
+    async fn by_keys(&mut self, offers: &mut VecDeque<Offer>) -> Result<Option<Factor>, RemoteError> {
+        while self.takes(Authentication::PublicKey) {
             let Some(offer) = offers.pop_front() else { break };
             let Some(credential) = self.prepare(offer).await? else { continue };
             match self.attempt(&credential).await? {
@@ -138,28 +146,38 @@ impl<'a> Login<'a> {
                 outcome => return Ok(Some((credential, outcome))),
             }
         }
-        if self.takes(MethodKind::KeyboardInteractive) && self.can_answer() {
-            for _ in 0..PASSWORD_TRIES {
-                self.tried.push("keyboard-interactive".to_string());
-                let (outcome, exchanges, given_up) = self.ask_and_answer().await?;
-                if outcome != Outcome::Refused {
-                    return Ok(Some((Credential::Answers(exchanges), outcome)));
-                }
-                if given_up || exchanges.is_empty() || !self.takes(MethodKind::KeyboardInteractive) {
-                    break;
-                }
+        Ok(None)
+    }
+
+    async fn by_answers(&mut self) -> Result<Option<Factor>, RemoteError> {
+        for _ in 0..self.options.password_prompts {
+            if !self.takes(Authentication::KeyboardInteractive) || !self.can_answer() {
+                break;
+            }
+            self.tried.push("keyboard-interactive".to_string());
+            let (outcome, exchanges, given_up) = self.ask_and_answer().await?;
+            if outcome != Outcome::Refused {
+                return Ok(Some((Credential::Answers(exchanges), outcome)));
+            }
+            // What is known beforehand does not get better by showing it again.
+            if given_up || exchanges.is_empty() || self.options.password.is_some() {
+                break;
             }
         }
-        if self.takes(MethodKind::Password) && self.can_answer() {
-            for _ in 0..PASSWORD_TRIES {
-                let Some(password) = self.password().await else { break };
-                let given = self.options.password.is_some();
-                let credential = Credential::Password(password);
-                match self.attempt(&credential).await? {
-                    Outcome::Refused if given || !self.takes(MethodKind::Password) => break,
-                    Outcome::Refused => {}
-                    outcome => return Ok(Some((credential, outcome))),
-                }
+        Ok(None)
+    }
+
+    async fn by_password(&mut self) -> Result<Option<Factor>, RemoteError> {
+        for _ in 0..self.options.password_prompts {
+            if !self.takes(Authentication::Password) || !self.can_answer() {
+                break;
+            }
+            let Some(password) = self.password().await else { break };
+            let credential = Credential::Password(password);
+            match self.attempt(&credential).await? {
+                Outcome::Refused if self.options.password.is_some() => break,
+                Outcome::Refused => {}
+                outcome => return Ok(Some((credential, outcome))),
             }
         }
         Ok(None)
@@ -168,17 +186,15 @@ impl<'a> Login<'a> {
     /// Makes an offer ready to be shown; asks for a passphrase only when the server would
     /// take the key. `None` for an offer that leads nowhere.
     async fn prepare(&mut self, offer: Offer) -> Result<Option<Credential>, RemoteError> {
-        let file = match offer {
-            Offer::AgentKey(key) => return Ok(Some(Credential::AgentKey(key))),
-            Offer::AgentCertificate(certificate) => {
-                return Ok(Some(Credential::AgentCertificate(certificate)));
-            }
-            Offer::File(file) => file,
+        let Offer { key, certificate, file } = offer;
+        let Some(file) = file else {
+            let key = key.map(|public| Key { public, certificate, private: None });
+            return Ok(key.map(Credential::Key));
         };
         let name = format!("key {}", keys::show(&file.path));
         if file.is_encrypted() {
-            if let Some(public) = &file.public
-                && !self.would_take(public).await?
+            if let Some(public) = &key
+                && !self.would_take(public, certificate.as_deref()).await?
             {
                 self.tried.push(name);
                 return Ok(None);
@@ -188,10 +204,12 @@ impl<'a> Login<'a> {
                 return Ok(None);
             }
         }
-        let certificate = file.certificate.clone().map(Box::new);
         let prompter = self.prompter.clone();
         match tokio::task::spawn_blocking(move || file.unlock(&*prompter)).await {
-            Ok(Ok(key)) => Ok(Some(Credential::Key { key, certificate })),
+            Ok(Ok(private)) => {
+                let public = private.public_key().clone();
+                Ok(Some(Credential::Key(Key { public, certificate, private: Some(private) })))
+            }
             Ok(Err(why)) => {
                 let why = match why {
                     NoKey::NotGiven => "encrypted, no passphrase given".to_string(),
@@ -206,178 +224,11 @@ impl<'a> Login<'a> {
         }
     }
 
-    pub async fn attempt(&mut self, credential: &Credential) -> Result<Outcome, RemoteError> {
-        let user = self.options.user.clone();
-        let limit = self.options.login_timeout;
-        let link = self.link;
-        let result = match credential {
-            Credential::Nothing => link.within(limit, self.handle.authenticate_none(user)).await,
-            Credential::Password(password) => {
-                self.tried.push("password".to_string());
-                // russh zeroes its copy.
-                let password = String::clone(password);
-                link.within(limit, self.handle.authenticate_password(user, password)).await
-            }
-            Credential::Answers(exchanges) => return self.answer_again(exchanges).await,
-            Credential::Key { key, certificate } => {
-                self.tried.push(format!("key {}", fingerprint(key.public_key())));
-                if let Some(certificate) = certificate
-                    && !key.algorithm().is_rsa()
-                {
-                    let shown = self.handle.authenticate_openssh_cert(
-                        user.clone(),
-                        key.clone(),
-                        *certificate.clone(),
-                    );
-                    let shown = link.within(limit, shown).await;
-                    match self.settle(shown).await? {
-                        Outcome::Refused => {}
-                        outcome => return Ok(outcome),
-                    }
-                }
-                let Some(hash) = self.hash_for(key.public_key()).await? else { return Ok(Outcome::Refused) };
-                let key = russh::keys::PrivateKeyWithHashAlg::new(key.clone(), hash);
-                link.within(limit, self.handle.authenticate_publickey(user, key)).await
-            }
-            Credential::AgentKey(key) => {
-                self.tried.push(format!("agent key {}", fingerprint(key)));
-                let Some(hash) = self.hash_for(key).await? else { return Ok(Outcome::Refused) };
-                let Some(mut agent) = self.agent().await else { return Ok(Outcome::Refused) };
-                let shown = self.handle.authenticate_publickey_with(user, key.clone(), hash, &mut agent);
-                let result = link.within(limit.max(AGENT_SIGN_LIMIT), shown).await;
-                return self.settle_agent(result).await;
-            }
-            Credential::AgentCertificate(certificate) => {
-                self.tried.push(format!("agent certificate {}", printable(certificate.key_id().as_bytes())));
-                let public = PublicKey::from(certificate.public_key().clone());
-                let Some(hash) = self.hash_for(&public).await? else { return Ok(Outcome::Refused) };
-                let Some(mut agent) = self.agent().await else { return Ok(Outcome::Refused) };
-                let shown =
-                    self.handle.authenticate_certificate_with(user, *certificate.clone(), hash, &mut agent);
-                let result = link.within(limit.max(AGENT_SIGN_LIMIT), shown).await;
-                return self.settle_agent(result).await;
-            }
-        };
-        self.settle(result).await
+    fn takes(&self, method: Authentication) -> bool {
+        self.methods.contains(&kind(method))
     }
 
-    /// Whether the server would take a key, without signing anything.
-    async fn would_take(&mut self, key: &PublicKey) -> Result<bool, RemoteError> {
-        let Some(hash) = self.hash_for(key).await? else { return Ok(false) };
-        let mut probe = offers::Probe::default();
-        let shown =
-            self.handle.authenticate_publickey_with(self.options.user.clone(), key.clone(), hash, &mut probe);
-        let result = self.link.within(self.options.login_timeout, shown).await;
-        if probe.wanted {
-            return Ok(true);
-        }
-        let result = result.map(|result| result.map_err(|_| russh::Error::SendError));
-        Ok(self.settle(result).await? != Outcome::Refused)
-    }
-
-    async fn settle_agent(
-        &mut self,
-        result: Option<Result<AuthResult, russh::AgentAuthError>>,
-    ) -> Result<Outcome, RemoteError> {
-        match result {
-            Some(Err(error)) if self.link.ending().is_none() => {
-                if let Some(last) = self.tried.last_mut() {
-                    last.push_str(&format!(" (not signed: {})", printable(error.to_string().as_bytes())));
-                }
-                Ok(Outcome::Refused)
-            }
-            Some(Err(_)) => Err(self.cut_off().await),
-            Some(Ok(result)) => self.settle(Some(Ok(result))).await,
-            None => self.settle(None).await,
-        }
-    }
-
-    /// Takes the server's answer, or what came in place of one.
-    pub async fn settle(
-        &mut self,
-        result: Option<Result<AuthResult, russh::Error>>,
-    ) -> Result<Outcome, RemoteError> {
-        match result {
-            Some(Ok(AuthResult::Success)) => Ok(Outcome::In),
-            Some(Ok(AuthResult::Failure { remaining_methods, partial_success })) => {
-                // russh says "no method left" also when the connection is gone.
-                if remaining_methods.is_empty() {
-                    return Err(self.cut_off().await);
-                }
-                self.methods = remaining_methods.to_vec();
-                Ok(if partial_success { Outcome::Further } else { Outcome::Refused })
-            }
-            Some(Err(_)) => Err(self.cut_off().await),
-            None => Err(self.too_slow()),
-        }
-    }
-
-    pub fn too_slow(&self) -> RemoteError {
-        RemoteError::new(
-            RemoteErrorKind::Unreachable,
-            format!(
-                "{}: no answer within {:.1} s at login (tried: {})",
-                self.options.host,
-                self.options.login_timeout.as_secs_f32(),
-                self.tried()
-            ),
-        )
-    }
-
-    /// The connection ended while logging in.
-    pub async fn cut_off(&self) -> RemoteError {
-        let ending = tokio::time::timeout(ENDING_LIMIT, self.link.ended()).await.ok();
-        let (kind, reason) = match ending {
-            // A server that says goodbye at this stage means our attempts.
-            Some(ending) if ending.by_message => (RemoteErrorKind::Authentication, ending.reason),
-            Some(ending) => (RemoteErrorKind::Unreachable, ending.reason),
-            None => (RemoteErrorKind::Authentication, "the server takes no method at all".to_string()),
-        };
-        RemoteError::new(
-            kind,
-            format!(
-                "{}: login as {} failed: {reason} (tried: {})",
-                self.options.host,
-                printable(self.options.user.as_bytes()),
-                self.tried()
-            ),
-        )
-    }
-
-    fn refused(&self) -> RemoteError {
-        let methods: Vec<&str> = self.methods.iter().map(<&str>::from).collect();
-        RemoteError::new(
-            RemoteErrorKind::Authentication,
-            format!(
-                "{}: no way in as {}: tried {}; the server would take: {}",
-                self.options.host,
-                printable(self.options.user.as_bytes()),
-                self.tried(),
-                methods.join(", ")
-            ),
-        )
-    }
-
-    fn not_repeatable(&self, why: &str) -> RemoteError {
-        RemoteError::new(
-            RemoteErrorKind::Authentication,
-            format!(
-                "{}: a further connection cannot be made without asking a person again: {why}; use one \
-                 connection (--connections 1)",
-                self.options.host
-            ),
-        )
-    }
-
-    fn tried(&self) -> String {
-        if self.tried.is_empty() { "nothing".to_string() } else { self.tried.join(", ") }
-    }
-
-    fn takes(&self, method: MethodKind) -> bool {
-        self.methods.contains(&method)
-    }
-
-    fn can_answer(&self) -> bool {
+    pub fn can_answer(&self) -> bool {
         self.options.password.is_some() || !self.options.batch_mode
     }
 
@@ -389,46 +240,30 @@ impl<'a> Login<'a> {
         let prompter = self.prompter.clone();
         tokio::task::spawn_blocking(move || prompter.password(&host, &user)).await.ok()?
     }
+}
 
-    async fn agent(&mut self) -> Option<offers::Agent> {
-        let socket: &Path = self.options.agent_socket.as_deref()?;
-        match offers::connect_agent(socket).await {
-            Ok(agent) => Some(agent),
-            Err(error) => {
-                self.tried.push(error);
-                None
-            }
-        }
-    }
-
-    /// The hash to sign with: `Some(None)` for keys that have but one. `None` where only
-    /// SHA-1 would do, which haul does not sign with.
-    async fn hash_for(&mut self, key: &PublicKey) -> Result<Option<Option<HashAlg>>, RemoteError> {
-        if !key.algorithm().is_rsa() {
-            return Ok(Some(None));
-        }
-        if self.rsa_hash.is_none() {
-            let asked =
-                self.link.within(self.options.login_timeout, self.handle.best_supported_rsa_hash()).await;
-            self.rsa_hash = Some(match asked {
-                Some(Ok(Some(Some(hash)))) => RsaHash::Use(hash),
-                Some(Ok(Some(None))) => RsaHash::OnlySha1,
-                // The server does not say; all that know SHA-2 know this one.
-                Some(Ok(None)) => RsaHash::Use(HashAlg::Sha512),
-                Some(Err(_)) => return Err(self.cut_off().await),
-                None => return Err(self.too_slow()),
-            });
-        }
-        Ok(match self.rsa_hash {
-            Some(RsaHash::Use(hash)) => Some(Some(hash)),
-            _ => {
-                self.tried.push("an RSA key (the server takes SHA-1 signatures only)".to_string());
-                None
-            }
-        })
+pub fn kind(method: Authentication) -> MethodKind {
+    match method {
+        Authentication::PublicKey => MethodKind::PublicKey,
+        Authentication::KeyboardInteractive => MethodKind::KeyboardInteractive,
+        Authentication::Password => MethodKind::Password,
     }
 }
 
-fn fingerprint(key: &PublicKey) -> String {
-    key.fingerprint(HashAlg::Sha256).to_string()
+pub fn only_one(host: &str, why: &str) -> RemoteError {
+    RemoteError::new(
+        RemoteErrorKind::NeedsPerson,
+        format!("{host}: no further connection without asking a person again: {why}"),
+    )
+}
+
+/// Why showing the same again would take a person.
+pub fn needs_person(credentials: &[Credential], options: &SshOptions) -> Option<&'static str> {
+    credentials.iter().find_map(|credential| match credential {
+        Credential::Key(key) if offers::needs_touch(&key.public) => Some("the security key wants a touch"),
+        Credential::Answers(exchanges) if !interactive::repeatable(exchanges, options) => {
+            Some("the server asked for more than a password")
+        }
+        _ => None,
+    })
 }

@@ -1,19 +1,23 @@
 //! SSH connections, on russh.
 //!
 //! - [`options`] says everything about one host, [`prompter`] asks a person;
-//! - [`connector`] makes connections: `dial` → `link` → key exchange with `algorithms`
-//!   and `host_key` (which reads [`known_hosts`]) → `login`;
+//! - [`connector`] makes connections: `way` (`dial`, or a `hop`, or a `proxy` command) →
+//!   `link` → key exchange with `algorithms` and `host_key` (which reads [`known_hosts`]) →
+//!   `login`;
 //! - [`connection`] opens channels: `subsystem` for files, `process` for commands, both as
 //!   another user where `sudo` is asked for.
 //!
 //! Only this folder knows russh.
 
 mod algorithms;
+mod attempt;
+mod certificate;
 mod congestion;
 mod connection;
 mod connector;
 mod dial;
 mod handler;
+mod hop;
 mod host_key;
 mod interactive;
 mod keys;
@@ -24,8 +28,12 @@ mod offers;
 mod options;
 mod process;
 mod prompter;
+mod proxy;
+mod refusal;
+mod signer;
 mod subsystem;
 mod sudo;
+mod way;
 
 pub use connector::SshConnector;
 pub use options::{

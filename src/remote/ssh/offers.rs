@@ -1,12 +1,14 @@
-//! The keys there are to offer: of the agent and of files, in ssh's order, each once.
+//! The keys there are to offer: of the agent and of files, each with its certificates, in
+//! ssh's order, each once.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
 use russh::keys::ssh_key::Certificate;
-use russh::keys::{Algorithm, HashAlg, PublicKey};
+use russh::keys::{Algorithm, PublicKey};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
@@ -21,10 +23,22 @@ const MAX_OFFERS: usize = 100;
 
 pub type Agent = AgentClient<UnixStream>;
 
-pub enum Offer {
-    AgentKey(PublicKey),
-    AgentCertificate(Box<Certificate>),
-    File(Box<KeyFile>),
+/// One thing to show to a server.
+#[derive(Clone)]
+pub struct Offer {
+    /// Unknown only where a file hides it behind a passphrase.
+    pub key: Option<PublicKey>,
+    pub certificate: Option<Box<Certificate>>,
+    /// The file that signs; the agent where there is none.
+    pub file: Option<Arc<KeyFile>>,
+}
+
+/// What there is before it is put in order.
+#[derive(Default)]
+struct Found {
+    identities: Vec<AgentIdentity>,
+    files: Vec<Arc<KeyFile>>,
+    certificates: Vec<Certificate>,
 }
 
 /// Everything that may be offered, and notes on what could not be had.
@@ -33,71 +47,107 @@ pub enum Offer {
 /// named ones are wanted), then the files whose key no agent has.
 pub async fn gather(options: &SshOptions) -> (Vec<Offer>, Vec<String>) {
     let mut notes = Vec::new();
-    let paths = options.identity_files.clone();
+    let mut found = Found::default();
+    let (files, certificates) = (options.identity_files.clone(), options.certificate_files.clone());
     let read = tokio::task::spawn_blocking(move || {
-        paths.iter().map(|path| (path.clone(), KeyFile::read(path))).collect::<Vec<_>>()
+        // As ssh has it: certificates that are named stand in for those beside the keys.
+        let beside = certificates.is_empty();
+        let files: Vec<_> = files.into_iter().map(|path| (KeyFile::read(&path, beside), path)).collect();
+        let certificates: Vec<_> =
+            certificates.into_iter().map(|path| (keys::read_certificate(&path), path)).collect();
+        (files, certificates)
     });
-    let mut files = Vec::new();
-    for (path, file) in read.await.unwrap_or_default() {
+    let (files, certificates) = read.await.unwrap_or_default();
+    for (file, path) in files {
         match file {
-            Ok(Some(file)) => files.push(file),
+            Ok(Some(file)) => found.files.push(Arc::new(file)),
             Ok(None) => notes.push(format!("key {} (no such file)", keys::show(&path))),
             Err(error) => notes.push(error),
         }
     }
-
-    let identities = match &options.agent_socket {
-        Some(socket) => agent_identities(socket).await.unwrap_or_else(|error| {
-            notes.push(error);
-            Vec::new()
-        }),
-        None => Vec::new(),
-    };
-    (arrange(identities, files, options.identities_only), notes)
-}
-
-fn arrange(identities: Vec<AgentIdentity>, files: Vec<KeyFile>, identities_only: bool) -> Vec<Offer> {
-    let place_among_files = |identity: &AgentIdentity| {
-        let key = identity_key(identity);
-        files.iter().position(|file| file.public.as_ref().is_some_and(|public| same(public, &key)))
-    };
-    let mut named: Vec<(usize, AgentIdentity)> = Vec::new();
-    let mut others = Vec::new();
-    for identity in identities {
-        match place_among_files(&identity) {
-            Some(place) => named.push((place, identity)),
-            None if !identities_only => others.push(identity),
-            None => {}
+    for (certificate, path) in certificates {
+        match certificate {
+            Ok(Some(certificate)) => found.certificates.push(certificate),
+            Ok(None) => notes.push(format!("certificate {} (no such file)", keys::show(&path))),
+            Err(error) => notes.push(error),
         }
     }
-    named.sort_by_key(|(place, _)| *place);
-    let agent_has: Vec<usize> = named.iter().map(|(place, _)| *place).collect();
+    if let Some(socket) = &options.agent_socket {
+        match agent_identities(socket).await {
+            Ok(identities) => found.identities = identities,
+            Err(error) => notes.push(error),
+        }
+    }
+    (arrange(&found, options.identities_only), notes)
+}
 
-    let mut offers: Vec<Offer> =
-        named.into_iter().map(|(_, identity)| identity).chain(others).map(agent_offer).collect();
-    for (place, file) in files.into_iter().enumerate() {
-        // A certificate beside the file is something that the agent may not have.
-        let new = !agent_has.contains(&place) || file.certificate.is_some();
-        if new && file.has_private_half() {
-            offers.push(Offer::File(Box::new(file)));
+fn arrange(found: &Found, identities_only: bool) -> Vec<Offer> {
+    let mut named: Vec<PublicKey> = found.files.iter().filter_map(|file| file.public.clone()).collect();
+    named.extend(found.certificates.iter().map(certified_key));
+    let mut of_agent: Vec<PublicKey> = Vec::new();
+    for key in found.identities.iter().map(identity_key) {
+        let wanted = !identities_only || position(&named, &key).is_some();
+        if wanted && position(&of_agent, &key).is_none() {
+            of_agent.push(key);
+        }
+    }
+    // A stable sort: what is not named stays in the agent's order behind the rest.
+    of_agent.sort_by_key(|key| position(&named, key).unwrap_or(usize::MAX));
+
+    let mut offers = Vec::new();
+    for key in &of_agent {
+        let file =
+            found.files.iter().find(|file| file.public.as_ref().is_some_and(|public| same(public, key)));
+        let beside = file.and_then(|file| file.certificate.as_ref());
+        add(&mut offers, found, Some(key), beside, None);
+    }
+    for file in &found.files {
+        let agent_has = file.public.as_ref().is_some_and(|public| position(&of_agent, public).is_some());
+        if !agent_has && file.has_private_half() {
+            add(&mut offers, found, file.public.as_ref(), file.certificate.as_ref(), Some(file));
         }
     }
     offers.truncate(MAX_OFFERS);
     offers
 }
 
-fn agent_offer(identity: AgentIdentity) -> Offer {
-    match identity {
-        AgentIdentity::PublicKey { key, .. } => Offer::AgentKey(key),
-        AgentIdentity::Certificate { certificate, .. } => Offer::AgentCertificate(Box::new(certificate)),
+/// A key with its certificates before it: whoever has one means it to be used.
+fn add(
+    offers: &mut Vec<Offer>,
+    found: &Found,
+    key: Option<&PublicKey>,
+    beside: Option<&Certificate>,
+    file: Option<&Arc<KeyFile>>,
+) {
+    let of_agent = found.identities.iter().filter_map(|identity| match identity {
+        AgentIdentity::Certificate { certificate, .. } => Some(certificate),
+        AgentIdentity::PublicKey { .. } => None,
+    });
+    let mut certificates: Vec<&Certificate> = Vec::new();
+    for certificate in found.certificates.iter().chain(beside).chain(of_agent) {
+        let fits = key.is_some_and(|key| same(&certified_key(certificate), key));
+        if fits && !certificates.contains(&certificate) {
+            certificates.push(certificate);
+        }
     }
+    let offer = |certificate| Offer { key: key.cloned(), certificate, file: file.cloned() };
+    offers.extend(certificates.into_iter().map(|certificate| offer(Some(Box::new(certificate.clone())))));
+    offers.push(offer(None));
 }
 
 fn identity_key(identity: &AgentIdentity) -> PublicKey {
     match identity {
         AgentIdentity::PublicKey { key, .. } => key.clone(),
-        AgentIdentity::Certificate { certificate, .. } => PublicKey::from(certificate.public_key().clone()),
+        AgentIdentity::Certificate { certificate, .. } => certified_key(certificate),
     }
+}
+
+fn certified_key(certificate: &Certificate) -> PublicKey {
+    PublicKey::from(certificate.public_key().clone())
+}
+
+fn position(keys: &[PublicKey], key: &PublicKey) -> Option<usize> {
+    keys.iter().position(|other| same(other, key))
 }
 
 fn same(one: &PublicKey, other: &PublicKey) -> bool {
@@ -128,35 +178,4 @@ async fn agent_identities(socket: &Path) -> Result<Vec<AgentIdentity>, String> {
 
 fn agent_error(socket: &Path, why: &str) -> String {
     format!("agent {} ({})", keys::show(socket), printable(why.as_bytes()))
-}
-
-/// Signs nothing; only notes that a signature was wanted, which the server says of keys
-/// that it would take.
-#[derive(Default)]
-pub struct Probe {
-    pub wanted: bool,
-}
-
-/// The probe got its answer.
-#[derive(Debug)]
-pub struct Stopped;
-
-impl From<russh::SendError> for Stopped {
-    fn from(_: russh::SendError) -> Stopped {
-        Stopped
-    }
-}
-
-impl russh::Signer for Probe {
-    type Error = Stopped;
-
-    async fn auth_sign(
-        &mut self,
-        _key: &AgentIdentity,
-        _hash: Option<HashAlg>,
-        _data: Vec<u8>,
-    ) -> Result<Vec<u8>, Stopped> {
-        self.wanted = true;
-        Err(Stopped)
-    }
 }

@@ -36,6 +36,9 @@ pub trait Prompter: Send + Sync {
 
     /// Something that a person may want to know, in one escaped line.
     fn tell(&self, _message: &str) {}
+
+    /// As [`Prompter::tell`], for those who want to know everything (-v).
+    fn detail(&self, _message: &str) {}
 }
 
 /// Nobody is there.

@@ -1,11 +1,17 @@
 //! Connecting to real SSH servers: trust, authentication, deadlines, channels.
 
+mod asking;
+mod codes;
 mod commands;
+mod failures;
 mod files;
 mod harness;
+mod jump;
 mod login;
 mod loss;
+mod proxy;
 mod reach;
+mod rekey;
 mod trust;
 
 use std::path::Path;

@@ -47,10 +47,6 @@ impl Account {
         Some(account)
     }
 
-    pub fn home(&self) -> &Path {
-        &self.home
-    }
-
     /// What is in /etc/passwd as its shell.
     pub fn set_shell(&self, shell: &Path) {
         wait_until("usermod", LOCK_LIMIT, || {
@@ -66,6 +62,10 @@ impl Account {
 
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    pub fn home(&self) -> &Path {
+        &self.home
     }
 
     pub fn password(&self) -> &str {

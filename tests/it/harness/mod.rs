@@ -10,6 +10,7 @@ pub mod program;
 pub mod script;
 pub mod sshd;
 pub mod sudoers;
+pub mod token;
 pub mod wait;
 
 pub use container::{ContainerSshd, TestHost};

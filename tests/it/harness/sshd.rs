@@ -35,6 +35,7 @@ pub struct SshdBuilder {
     log_level: String,
     use_pam: bool,
     host_key_type: String,
+    host_key_from: Option<PathBuf>,
 }
 
 enum SftpSubsystem {
@@ -114,6 +115,18 @@ impl SshdBuilder {
         self
     }
 
+    /// The host's key pair is a copy of the one at `path` and `path`.pub.
+    pub fn host_key_from(mut self, path: &Path) -> Self {
+        self.host_key_from = Some(path.to_path_buf());
+        self
+    }
+
+    /// The host shows this certificate of its key; the file has to stay as long as it is
+    /// started.
+    pub fn host_certificate(self, path: &Path) -> Self {
+        self.config(&format!("HostCertificate {}", path.display()))
+    }
+
     pub fn start(self) -> Sshd {
         assert!(Path::new(SSHD).exists(), "{SSHD} is missing: install openssh-server");
         if is_root() {
@@ -126,7 +139,15 @@ impl SshdBuilder {
         for name in ["scratch", "home"] {
             fs::create_dir(dir.join(name)).expect("create directory");
         }
-        generate_key(&dir.join("host_key"), &self.host_key_type, "");
+        match &self.host_key_from {
+            None => generate_key(&dir.join("host_key"), &self.host_key_type, ""),
+            Some(key) => {
+                fs::copy(key, dir.join("host_key")).expect("host key");
+                let mut public = key.as_os_str().to_os_string();
+                public.push(".pub");
+                fs::copy(public, dir.join("host_key.pub")).expect("host key");
+            }
+        }
         generate_key(&dir.join("client_key"), "ed25519", "");
         fs::copy(dir.join("client_key.pub"), dir.join("authorized_keys")).expect("authorized_keys");
 
@@ -176,8 +197,11 @@ impl SshdBuilder {
         line("PrintLastLog no");
         line("UseDNS no");
         line("PermitUserEnvironment no");
-        // Parallel tests log in often; a test that wants the limit sets its own.
-        line("MaxStartups 100");
+        // Parallel tests log in often; a test that wants the limit sets its own. Of this
+        // keyword sshd takes the last value.
+        if !self.lines.iter().any(|extra| extra.starts_with("MaxStartups ")) {
+            line("MaxStartups 100");
+        }
         line(&format!("LogLevel {}", self.log_level));
         // A slow .bashrc is only read by bash where SHLVL says that this is no first shell.
         let mut set_env = format!("SetEnv SHLVL=9 {MARKER}={marker}");
@@ -233,6 +257,7 @@ impl Sshd {
             log_level: "VERBOSE".to_string(),
             use_pam: false,
             host_key_type: "ed25519".to_string(),
+            host_key_from: None,
         }
     }
 
@@ -521,7 +546,7 @@ pub fn write_script(path: &Path, text: &str) {
     assert!(writer.wait().expect("sh ends").success(), "cannot write {}", path.display());
 }
 
-fn greets(address: SocketAddr) -> bool {
+pub fn greets(address: SocketAddr) -> bool {
     let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(5)) else { return false };
     let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
     let mut greeting = [0; 4];

@@ -25,7 +25,6 @@ pub struct Client {
     home: TempDir,
     connection: Vec<OsString>,
     login: String,
-    runs: AtomicU32,
 }
 
 impl Client {
@@ -42,7 +41,6 @@ impl Client {
             home: tempfile::tempdir().expect("a home"),
             connection,
             login: format!("{}@127.0.0.1", host.user()),
-            runs: AtomicU32::new(0),
         }
     }
 
@@ -102,14 +100,8 @@ impl Client {
         self.start(command).wait()
     }
 
-    pub fn start(&self, mut command: Command) -> Running {
-        let number = self.runs.fetch_add(1, Ordering::Relaxed);
-        let [stdout, stderr] =
-            ["stdout", "stderr"].map(|name| self.home().join(format!(".run-{number}.{name}")));
-        command.stdin(Stdio::null());
-        command.stdout(File::create(&stdout).expect("stdout"));
-        command.stderr(File::create(&stderr).expect("stderr"));
-        Running { child: command.spawn().expect("haul runs"), stdout, stderr }
+    pub fn start(&self, command: Command) -> Running {
+        Running::start(command, self.home())
     }
 }
 
@@ -121,6 +113,18 @@ pub struct Running {
 }
 
 impl Running {
+    /// With its output in files of `directory`.
+    pub fn start(mut command: Command, directory: &Path) -> Running {
+        static RUNS: AtomicU32 = AtomicU32::new(0);
+        let number = RUNS.fetch_add(1, Ordering::Relaxed);
+        let [stdout, stderr] =
+            ["stdout", "stderr"].map(|name| directory.join(format!(".run-{number}.{name}")));
+        command.stdin(Stdio::null());
+        command.stdout(File::create(&stdout).expect("stdout"));
+        command.stderr(File::create(&stderr).expect("stderr"));
+        Running { child: command.spawn().expect("haul runs"), stdout, stderr }
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

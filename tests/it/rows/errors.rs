@@ -133,10 +133,10 @@ fn who_cannot_be_reached_is_ten() {
 }
 
 /// A small file system of its own; unmounted when dropped.
-struct Mount(PathBuf);
+pub struct Mount(PathBuf);
 
 impl Mount {
-    fn tmpfs(at: PathBuf, options: &str) -> Option<Mount> {
+    pub fn tmpfs(at: PathBuf, options: &str) -> Option<Mount> {
         if !is_root() {
             assert!(std::env::var_os("CI").is_none(), "this test needs root to mount a tmpfs");
             eprintln!("NOT TESTED: a full disk needs root to mount a tmpfs");

@@ -8,7 +8,7 @@ mod attributes;
 pub mod client;
 mod connecting;
 mod demo;
-mod errors;
+pub mod errors;
 mod everywhere;
 mod hosts;
 mod interrupts;

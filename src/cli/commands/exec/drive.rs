@@ -4,6 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -13,6 +14,7 @@ use super::interrupts::{Event, Interrupts};
 use super::output::{Sink, Written, reader_gone};
 use super::raw;
 use crate::engine::exec::{Child, ChildStdin, ExecError, ExitStatus, Signal, Signals};
+use crate::engine::stop::Stop;
 
 /// Once the program is ended: how long this side's reader may take nothing of what is left.
 const STUCK_LIMIT: Duration = Duration::from_secs(5);
@@ -29,6 +31,8 @@ pub struct Drive {
     pub timeout: Option<Duration>,
     pub grace: Duration,
     pub signal_leader: bool,
+    /// All hosts have to stop.
+    pub stop: Stop,
 }
 
 /// Why a program was ended from this side.
@@ -36,6 +40,8 @@ pub struct Drive {
 pub enum Cause {
     TimedOut(Duration),
     Interrupted(Signal),
+    /// All hosts have to stop.
+    Stopped,
     ReaderGone,
 }
 
@@ -51,7 +57,7 @@ pub struct Ended {
 }
 
 pub async fn drive(mut child: Child, interrupts: &mut Interrupts, drive: Drive) -> Ended {
-    let Drive { input, stdout, stderr, watch_reader, timeout, grace, signal_leader } = drive;
+    let Drive { input, stdout, stderr, watch_reader, timeout, grace, signal_leader, stop } = drive;
     let signals = child.signals();
     let (stdin, stdout_end, stderr_end) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let moved = AtomicU64::new(0);
@@ -66,6 +72,7 @@ pub async fn drive(mut child: Child, interrupts: &mut Interrupts, drive: Drive) 
                     break;
                 }
             }
+            written.finish().await;
             Some(written)
         };
         let stderr = async {
@@ -77,6 +84,7 @@ pub async fn drive(mut child: Child, interrupts: &mut Interrupts, drive: Drive) 
                     break;
                 }
             }
+            written.finish().await;
             Some(written)
         };
         tokio::join!(stdout, stderr)
@@ -112,6 +120,20 @@ pub async fn drive(mut child: Child, interrupts: &mut Interrupts, drive: Drive) 
             () = &mut gone, if cause.is_none() => {
                 cause = Some(Cause::ReaderGone);
                 ending = end_by(Signal::PIPE);
+            }
+            () = stop.stopped(), if cause.is_none() => {
+                // An interrupt that stops all hosts has come here, too, and says more.
+                let signal = match interrupts.next().now_or_never() {
+                    Some(Event::End(signal)) => {
+                        cause = Some(Cause::Interrupted(signal));
+                        signal
+                    }
+                    _ => {
+                        cause = Some(Cause::Stopped);
+                        Signal::TERM
+                    }
+                };
+                ending = end_by(signal);
             }
             event = interrupts.next() => match event {
                 Event::End(signal) if cause.is_none() => {

@@ -1,94 +1,165 @@
-//! `haul exec`: a command on a host, as `subprocess.run` has one on this machine.
+//! `haul exec`: a command on one host or several, as `subprocess.run` has one on this
+//! machine.
 
 mod drive;
+mod host;
 mod input;
 mod interrupts;
+mod kept;
+mod lines;
 mod output;
 mod raw;
 mod report;
 mod result;
 
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::IsTerminal;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, OnceLock};
 
-use self::drive::{Drive, drive};
-use self::input::Input;
-use self::interrupts::Interrupts;
-use self::output::{Sink, Stream};
-use self::raw::Raw;
-use self::report::{not_started, report};
-use self::result::DetachedEvent;
-use super::{OneHost, Reporter};
+use rustix::fs::FileType;
+
+use self::host::one_host;
+use self::interrupts::{Event, Interrupts};
+use self::kept::{Directory, Groups};
+use self::report::{not_started, words};
+use super::{Party, Reporter};
 use crate::cli::args::exec::ExecArgs;
+use crate::cli::args::fleet::FleetArgs;
+use crate::cli::args::output::OutputArgs;
 use crate::cli::connect::DEFAULT_STALL_TIMEOUT;
 use crate::cli::error::CliError;
 use crate::cli::exit_code::ExitCode;
-use crate::cli::tty;
-use crate::engine::exec::{
-    Attach, Child, Command, ExecError, ExecErrorKind, Host, Signal, Stdio, attach, signal_detached,
-};
-use crate::model::escape::printable;
-use crate::remote::Connector;
+use crate::cli::fleet::{self, STOP_LIMIT, Way};
+use crate::engine::exec::{Attach, Command, Signal, Stdio};
+use crate::engine::stop::{Stop, stop_pair};
+use crate::model::run_id::RunId;
 
 /// What a shell adds to a signal's number.
 const SIGNAL_BASE: u8 = 128;
 
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// What all hosts have in common.
+struct Order {
+    args: Arc<ExecArgs>,
+    job: Job,
+    outlet: Outlet,
+    reporter: Arc<Reporter>,
+}
 
-pub async fn run(args: &ExecArgs) -> Result<ExitCode, CliError> {
-    let job = Job::of(args)?;
-    let host = OneHost::find(&destination(&args.hosts), &args.connection, &args.output)?;
-    let connector = host.connector(&args.connection, DEFAULT_STALL_TIMEOUT)?;
-    let mut interrupts = Interrupts::listen()?;
+/// Where output goes.
+enum Outlet {
+    AsItComes,
+    Files(Directory),
+    Groups(Groups),
+}
+
+pub async fn run(args: Arc<ExecArgs>) -> Result<ExitCode, CliError> {
+    let limit = args.fleet.limit.as_deref();
+    let party = Party::find(&destination(&args.hosts), limit, &args.connection, &args.output)?;
+    let job = Job::of(&args, party.is_fleet())?;
+    if party.is_fleet() {
+        check_fleet(&args, &party)?;
+    }
+    let connect = |host: &super::OneHost| host.connector(&args.connection, DEFAULT_STALL_TIMEOUT);
+    let ways = party.hosts.iter().map(connect).collect::<Result<Vec<_>, _>>()?;
+    let outlet = match (&args.streams.per_host_output, args.streams.group_output) {
+        (Some(path), _) => {
+            Outlet::Files(Directory::prepare(path, party.hosts.iter().map(|host| host.name()))?)
+        }
+        (None, true) => Outlet::Groups(Groups::default()),
+        (None, false) => Outlet::AsItComes,
+    };
     let wants_json = args.output.json || args.streams.capture.is_some();
-    let reporter =
-        Reporter::start(&crate::cli::args::output::OutputArgs { json: wants_json, ..args.output })?;
-    let code = match job {
-        Job::Run(command) if args.detach.detach => {
-            detach(args, &host, connector, &command, &mut interrupts, &reporter).await?
-        }
-        Job::Run(command) => {
-            let start = |host| {
-                let command = command.clone();
-                async move { command.spawn(&host).await }
-            };
-            run_child(args, &host, connector, &mut interrupts, &reporter, start).await?
-        }
-        Job::Attach(wanted) => {
-            let start = |host| async move { attach(&host, &wanted).await };
-            run_child(args, &host, connector, &mut interrupts, &reporter, start).await?
-        }
-        Job::Signal(id, signal) => {
-            let work = async {
-                let remote = Host::connect(connector).await?;
-                let sent = signal_detached(&remote, id, signal, args.end.signal_leader).await;
-                remote.disconnect().await;
-                sent
-            };
-            match unless_interrupted(&mut interrupts, work).await? {
-                Ok(()) => ExitCode::Done,
-                Err(error) => not_started(&host, &reporter, args, &error),
+    let reporter = Arc::new(Reporter::start(&OutputArgs { json: wants_json, ..args.output })?);
+    let order = Arc::new(Order { args: args.clone(), job, outlet, reporter: reporter.clone() });
+    let interrupted = Arc::new(OnceLock::new());
+    let (stop, _switch) = if party.is_fleet() {
+        (stop_on_interrupt(interrupted.clone())?, None)
+    } else {
+        // One host's command gets the signals itself.
+        let (switch, stop) = stop_pair();
+        (stop, Some(switch))
+    };
+    let way = Way {
+        args: &FleetArgs { fail_fast: args.fleet.fail_fast || args.end.check, ..args.fleet.clone() },
+        stop,
+        interrupted: &|| {
+            interrupted.get().map(|signal: &Signal| ExitCode::Remote(SIGNAL_BASE + signal.number()))
+        },
+        stop_limit: STOP_LIMIT + args.end.grace,
+        bytes_each: 0,
+        lost: &|host, failure| {
+            let code = ExitCode::of(failure.kind);
+            not_started(host, &reporter, &words(&args), &failure.to_string(), code);
+        },
+        usage: &|| None,
+        finish: &|| match &order.outlet {
+            Outlet::Groups(groups) => groups.print(),
+            Outlet::AsItComes | Outlet::Files(_) => Ok(()),
+        },
+        output_is_taken: true,
+    };
+    let work = |job: fleet::Job| {
+        let (way, order) = (ways.get(job.index).cloned(), order.clone());
+        async move {
+            match way {
+                Some(connector) => one_host(job, connector, &order).await,
+                None => Err(CliError::new(ExitCode::Failed, "a host without a way to it")),
             }
         }
     };
-    reporter.finish(code)
+    fleet::run(&party, way, &reporter, work).await
+}
+
+/// What makes sense on one host only.
+fn check_fleet(args: &ExecArgs, party: &Party) -> Result<(), CliError> {
+    if args.program.terminal {
+        return Err(CliError::usage("-t works on one host, and several were named"));
+    }
+    if args.streams.stdin.is_some() || args.streams.no_stdin || args.detach.attach.is_some() {
+        return Ok(());
+    }
+    match rustix::fs::fstat(std::io::stdin())
+        .map(|stat| (FileType::from_raw_mode(stat.st_mode), stat.st_size))
+    {
+        Ok((FileType::RegularFile, 1..)) => Err(CliError::usage(
+            "standard input is a file, and several hosts cannot share it: --stdin FILE gives it to each, -n leaves it",
+        )),
+        Ok((FileType::Fifo, _)) => {
+            party.screen.remark(
+                "haul: nothing is read from standard input for several hosts; --stdin FILE gives a file to each",
+            );
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// INT and TERM stop the hosts that are still to come; those that run see to it themselves.
+fn stop_on_interrupt(first: Arc<OnceLock<Signal>>) -> Result<Stop, CliError> {
+    let mut interrupts = Interrupts::listen()?;
+    let (switch, stop) = stop_pair();
+    tokio::spawn(async move {
+        loop {
+            if let Event::End(signal) = interrupts.next().await {
+                first.get_or_init(|| signal);
+                switch.stop();
+            }
+        }
+    });
+    Ok(stop)
 }
 
 /// What is to be done.
-enum Job {
+#[derive(Clone)]
+pub enum Job {
     Run(Command),
     Attach(Attach),
-    Signal(crate::model::run_id::RunId, Signal),
+    Signal(RunId, Signal),
 }
 
 impl Job {
-    fn of(args: &ExecArgs) -> Result<Job, CliError> {
+    /// On several hosts, nothing is read from this side's standard input.
+    fn of(args: &ExecArgs, several: bool) -> Result<Job, CliError> {
         if let Some(id) = args.detach.attach {
             return Ok(match args.detach.signal {
                 Some(signal) => Job::Signal(id, signal),
@@ -118,7 +189,8 @@ impl Job {
             command.current_dir(directory.as_bytes());
         }
         let output = if args.streams.discard_output { Stdio::Null } else { Stdio::Piped };
-        command.stdin(if args.streams.no_stdin { Stdio::Null } else { Stdio::Piped });
+        let reads = !args.streams.no_stdin && (!several || args.streams.stdin.is_some());
+        command.stdin(if reads { Stdio::Piped } else { Stdio::Null });
         command.stdout(output).stderr(if args.streams.merge_stderr { Stdio::ToStdout } else { output });
         command.grace(args.end.grace);
         if args.program.terminal {
@@ -135,164 +207,4 @@ fn destination(hosts: &OsStr) -> std::ffi::OsString {
         bytes.push(b':');
     }
     std::ffi::OsString::from_vec(bytes)
-}
-
-/// Connects and starts, again if nothing was started and `--retries` says so.
-async fn run_child<S, F>(
-    args: &ExecArgs,
-    host: &OneHost,
-    connector: Arc<dyn Connector>,
-    interrupts: &mut Interrupts,
-    reporter: &Reporter,
-    start: S,
-) -> Result<ExitCode, CliError>
-where
-    S: Fn(Host) -> F,
-    F: Future<Output = Result<Child, ExecError>>,
-{
-    let begin = Instant::now();
-    // A file that cannot be read is said before anything is started.
-    let file = args.streams.stdin.as_deref().map(open_input).transpose()?;
-    let starting = async {
-        let mut attempt = 0;
-        loop {
-            let started = async {
-                let remote = Host::connect(connector.clone()).await?;
-                let child = start(remote.clone()).await?;
-                Ok((remote, child))
-            };
-            match started.await {
-                Ok(started) => return Ok(started),
-                Err(error) if attempt < args.end.retries && worth_a_retry(&error) => {
-                    let pause = FIRST_PAUSE.saturating_mul(1 << attempt.min(16)).min(LONGEST_PAUSE);
-                    attempt += 1;
-                    let said = format!("haul: {}: {error}; trying again", host.name());
-                    host.screen.remark(&said);
-                    tokio::time::sleep(pause).await;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    };
-    let (remote, child) = match unless_interrupted(interrupts, starting).await? {
-        Ok(started) => started,
-        Err(error) => return Ok(not_started(host, reporter, args, &error)),
-    };
-    if let Some(reason) = child.unguarded() {
-        host.screen.remark(&format!(
-            "haul: {}: the server opens no second channel ({reason}); signals may not reach the command, \
-             and it may go on when haul is killed",
-            host.name()
-        ));
-    }
-    let raw =
-        args.program.terminal.then(Raw::enter).transpose().map_err(|error| local("terminal", &error))?;
-    let input = match file {
-        Some(file) => Some(Input::file(file)),
-        None if child.stdin.is_some() => Some(Input::stdin()),
-        None => None,
-    };
-    let input = input.transpose().map_err(|error| local("standard input", &error))?;
-    let watch_reader = child.stdout.is_some() && !std::io::stdout().is_terminal();
-    let ended = drive(
-        child,
-        interrupts,
-        Drive {
-            input,
-            stdout: sink(args, host, reporter, Stream::Stdout)?,
-            stderr: sink(args, host, reporter, Stream::Stderr)?,
-            watch_reader,
-            timeout: args.end.timeout,
-            grace: args.end.grace,
-            signal_leader: args.end.signal_leader,
-        },
-    )
-    .await;
-    drop(raw);
-    let code = report(args, host, reporter, &ended, begin.elapsed());
-    remote.disconnect().await;
-    Ok(code)
-}
-
-async fn detach(
-    args: &ExecArgs,
-    host: &OneHost,
-    connector: Arc<dyn Connector>,
-    command: &Command,
-    interrupts: &mut Interrupts,
-    reporter: &Reporter,
-) -> Result<ExitCode, CliError> {
-    let input = match &args.streams.stdin {
-        Some(path) => {
-            let file = open_input(path)?;
-            let bytes = file.metadata().map_err(|error| local_file(path, &error))?.len();
-            Some((tokio::fs::File::from_std(file), bytes))
-        }
-        None => None,
-    };
-    let work = async {
-        let remote = Host::connect(connector).await?;
-        let detached = match input {
-            Some((mut file, bytes)) => command.detach(&remote, Some((&mut file, bytes))).await,
-            None => command.detach(&remote, None).await,
-        };
-        remote.disconnect().await;
-        detached
-    };
-    match unless_interrupted(interrupts, work).await? {
-        Ok(detached) => {
-            match reporter {
-                Reporter::Json(lines) => lines.sender().send(&DetachedEvent::new(host.name(), &detached)),
-                Reporter::People { .. } => crate::cli::print(&format!("{}\n", detached.id))?,
-            }
-            Ok(ExitCode::Done)
-        }
-        Err(error) => Ok(not_started(host, reporter, args, &error)),
-    }
-}
-
-/// Until something runs, a signal ends haul and nothing else.
-async fn unless_interrupted<T>(
-    interrupts: &mut Interrupts,
-    work: impl Future<Output = T>,
-) -> Result<T, CliError> {
-    tokio::select! {
-        done = work => Ok(done),
-        signal = interrupts.next_end() => {
-            // In the middle of a question the terminal shows no echo.
-            if tty::is_asking() {
-                tty::abandon();
-            }
-            let code = ExitCode::Remote(SIGNAL_BASE + signal.number());
-            Err(CliError::new(code, format!("stopped by {signal} before the command was started")))
-        }
-    }
-}
-
-fn worth_a_retry(error: &ExecError) -> bool {
-    !error.started && matches!(error.kind, ExecErrorKind::Unreachable | ExecErrorKind::Link)
-}
-
-fn open_input(path: &Path) -> Result<File, CliError> {
-    File::open(path).map_err(|error| local_file(path, &error))
-}
-
-fn local_file(path: &Path, error: &std::io::Error) -> CliError {
-    local(&printable(path.as_os_str().as_bytes()), error)
-}
-
-fn local(what: &str, error: &std::io::Error) -> CliError {
-    CliError::new(ExitCode::Failed, format!("{what}: {error}"))
-}
-
-fn sink(args: &ExecArgs, host: &OneHost, reporter: &Reporter, stream: Stream) -> Result<Sink, CliError> {
-    if let Some(limit) = args.streams.capture {
-        return Ok(Sink::Captured { bytes: Vec::new(), limit, cut: false });
-    }
-    match reporter {
-        Reporter::Json(lines) => {
-            Ok(Sink::Events { sender: lines.sender(), host: host.name().to_owned(), stream })
-        }
-        Reporter::People { .. } => Sink::local(stream).map_err(|error| local("standard output", &error)),
-    }
 }

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 use tokio::task::spawn_blocking;
 
+use super::lines::HostLines;
 use crate::cli::json::JsonSender;
 
 /// Of standard error, for the error line of `--check`.
@@ -24,7 +25,7 @@ pub enum Stream {
 }
 
 impl Stream {
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Stream::Stdout => "stdout",
             Stream::Stderr => "stderr",
@@ -41,6 +42,10 @@ pub enum Sink {
         limit: usize,
         cut: bool,
     },
+    /// On the same descriptor as other hosts: whole lines, each with the host's name.
+    Lines(HostLines),
+    /// A file of this host's own.
+    File(Arc<OwnedFd>),
     Events {
         sender: JsonSender,
         host: String,
@@ -48,21 +53,25 @@ pub enum Sink {
     },
 }
 
-impl Sink {
-    pub fn local(stream: Stream) -> io::Result<Sink> {
-        let descriptor = match stream {
+impl Stream {
+    /// This process's own.
+    pub fn descriptor(self) -> io::Result<Arc<OwnedFd>> {
+        let descriptor = match self {
             Stream::Stdout => io::stdout().as_fd().try_clone_to_owned(),
             Stream::Stderr => io::stderr().as_fd().try_clone_to_owned(),
         };
-        Ok(Sink::Local(Arc::new(descriptor?)))
+        Ok(Arc::new(descriptor?))
     }
+}
 
+impl Sink {
     pub async fn take(&mut self, piece: Bytes) -> io::Result<()> {
         match self {
-            Sink::Local(descriptor) => {
+            Sink::Local(descriptor) | Sink::File(descriptor) => {
                 let descriptor = descriptor.clone();
                 spawn_blocking(move || write_all(&descriptor, &piece)).await.map_err(io::Error::other)?
             }
+            Sink::Lines(lines) => lines.take(&piece).await,
             Sink::Captured { bytes, limit, cut } => {
                 let room = limit.saturating_sub(bytes.len()).min(piece.len());
                 bytes.extend_from_slice(&piece[..room]);
@@ -79,8 +88,18 @@ impl Sink {
     }
 }
 
+impl Sink {
+    /// This side's standard output is where it goes.
+    pub fn is_stdout(&self) -> bool {
+        match self {
+            Sink::Local(_) | Sink::Lines(_) => true,
+            Sink::File(_) | Sink::Captured { .. } | Sink::Events { .. } => false,
+        }
+    }
+}
+
 /// All of it, also where another process made the descriptor non-blocking.
-fn write_all(descriptor: &OwnedFd, mut bytes: &[u8]) -> io::Result<()> {
+pub fn write_all(descriptor: &OwnedFd, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match rustix::io::write(descriptor, bytes) {
             Ok(count) => bytes = &bytes[count..],
@@ -106,6 +125,15 @@ pub struct Written {
 impl Written {
     pub fn new(sink: Sink) -> Written {
         Written { sink, tail: Vec::new(), failure: None }
+    }
+
+    /// No more will come.
+    pub async fn finish(&mut self) {
+        if let Sink::Lines(lines) = &mut self.sink
+            && let Err(error) = lines.finish().await
+        {
+            self.failure.get_or_insert(error);
+        }
     }
 
     /// Takes a piece and counts it in `moved`. False when no more can be taken.

@@ -10,7 +10,8 @@ use super::result::ResultEvent;
 use crate::cli::args::exec::ExecArgs;
 use crate::cli::commands::{OneHost, Reporter};
 use crate::cli::exit_code::ExitCode;
-use crate::engine::exec::{ExecError, ExecErrorKind, ExitStatus, Signal};
+use crate::cli::fleet::table::HostEnd;
+use crate::engine::exec::{ExecErrorKind, ExitStatus, Signal};
 use crate::model::escape::printable;
 
 /// As ssh has it: the link or the host failed.
@@ -22,36 +23,46 @@ const NOT_FOUND: u8 = 127;
 /// Lines of standard error in the error line of `--check`.
 const CHECK_LINES: usize = 3;
 
-/// Of what has no status.
-pub fn not_started(host: &OneHost, reporter: &Reporter, args: &ExecArgs, error: &ExecError) -> ExitCode {
-    let code = match error.kind {
+/// Of a command that was not started, or not by this haul.
+pub fn error_code(kind: ExecErrorKind) -> ExitCode {
+    match kind {
         ExecErrorKind::ProgramNotFound => ExitCode::Remote(NOT_FOUND),
         ExecErrorKind::ProgramNotExecutable => ExitCode::Remote(CANNOT_EXECUTE),
         ExecErrorKind::InvalidInput => ExitCode::Usage,
         ExecErrorKind::Directory | ExecErrorKind::Detached => ExitCode::Failed,
         _ => ExitCode::Remote(LINK_FAILED),
-    };
-    let message = with_host(host.name(), &error.message);
+    }
+}
+
+/// Says why there is no status.
+pub fn not_started(
+    host: &OneHost,
+    reporter: &Reporter,
+    words: &[String],
+    message: &str,
+    code: ExitCode,
+) -> HostEnd {
+    let message = with_host(host.name(), message);
     if let Reporter::Json(lines) = reporter {
-        lines.sender().send(&ResultEvent::failed(host.name(), &words(args), &message, code.number()));
+        lines.sender().send(&ResultEvent::failed(host.name(), words, &message, code.number()));
     }
     host.screen.line(&format!("haul: {message}"));
-    code
+    HostEnd { code, result: "failed".to_owned(), bytes: None, reason: Some(message) }
 }
 
 /// The remote layer's messages name the host already.
-fn with_host(host: &str, message: &str) -> String {
+pub fn with_host(host: &str, message: &str) -> String {
     if message.starts_with(&format!("{host}:")) { message.to_owned() } else { format!("{host}: {message}") }
 }
 
-/// Says how it ended, and gives the exit code.
+/// Says how it ended.
 pub fn report(
     args: &ExecArgs,
     host: &OneHost,
     reporter: &Reporter,
     ended: &Ended,
     time: Duration,
-) -> ExitCode {
+) -> HostEnd {
     let say = |text: &str| host.screen.line(&format!("haul: {}: {text}", host.name()));
     let name = words(args).into_iter().next().unwrap_or_default();
     // Who looks at a detached command and leaves does it no harm.
@@ -63,6 +74,9 @@ pub fn report(
         }
         (Some(Cause::Interrupted(signal)), _) => {
             (SIGNAL_BASE + signal.number(), Some(format!("'{name}' {left} because of {signal}")))
+        }
+        (Some(Cause::Stopped), _) => {
+            (ExitCode::Interrupted.number(), Some(format!("'{name}' {left}, since all hosts had to stop")))
         }
         (Some(Cause::ReaderGone), status) => {
             let failure =
@@ -107,7 +121,18 @@ pub fn report(
     if captured(&ended.stdout).is_some_and(|cut| cut) || captured(&ended.stderr).is_some_and(|cut| cut) {
         say("more output came than --capture keeps; the result has its beginning");
     }
-    ExitCode::Remote(code)
+    HostEnd { code: ExitCode::Remote(code), result: result(ended), bytes: None, reason: error }
+}
+
+/// In a word or two, for a table.
+fn result(ended: &Ended) -> String {
+    match (&ended.cause, &ended.status) {
+        (Some(Cause::TimedOut(_)), _) => "timed out".to_owned(),
+        (Some(Cause::Interrupted(_) | Cause::Stopped), _) => "stopped".to_owned(),
+        (_, Some(Ok(ExitStatus::Exited(code)))) => format!("exit {code}"),
+        (_, Some(Ok(ExitStatus::Signaled { signal, .. }))) => format!("SIG{signal}"),
+        (_, Some(Err(_)) | None) => "failed".to_owned(),
+    }
 }
 
 fn captured(written: &Option<Written>) -> Option<bool> {
@@ -140,7 +165,7 @@ fn verdict(args: &ExecArgs, name: &str, status: &ExitStatus, ended: &Ended) -> O
 }
 
 /// The program and its arguments, escaped.
-fn words(args: &ExecArgs) -> Vec<String> {
+pub fn words(args: &ExecArgs) -> Vec<String> {
     match (&args.program.shell, args.detach.attach) {
         (_, Some(id)) => vec![id.to_string()],
         (Some(text), _) => {

@@ -69,7 +69,7 @@ impl<'a> ResultEvent<'a> {
         ResultEvent {
             status: match (ended.cause, status) {
                 (Some(Cause::TimedOut(_)), _) => "timed_out",
-                (Some(Cause::Interrupted(_)), _) => "interrupted",
+                (Some(Cause::Interrupted(_) | Cause::Stopped), _) => "interrupted",
                 (_, Some(ExitStatus::Exited(_))) => "exited",
                 (_, Some(ExitStatus::Signaled { .. })) => "signaled",
                 (_, None) => "failed",

@@ -1,0 +1,6 @@
+//! Several hosts at once, each a real server.
+
+mod exec;
+mod memory;
+mod put;
+mod stage;
