@@ -14,16 +14,18 @@ use super::inventory::{Host, Inventory, Unlisted};
 use super::password;
 use super::prompt::{AllowedPrompts, TerminalPrompter, person_is_there};
 use super::screen::Screen;
-use super::ssh_option::{Methods, SshKeywords};
+use crate::model::escape::printable;
 use crate::remote::Connector;
+use crate::remote::ssh::config::chain::{Chain, Context, chain};
+use crate::remote::ssh::config::machine::Machine;
+use crate::remote::ssh::config::resolve::{Request, add_option};
+use crate::remote::ssh::config::settings::{Checking, Settings};
+use crate::remote::ssh::config::{ConfigError, Files, Local, jump};
 use crate::remote::ssh::{
-    AddressFamily, DEFAULT_PORT, NoPrompter, Prompter, SshConnector, SshOptions, StrictHostKeyChecking,
+    AddressFamily, Authentication, NoPrompter, Prompter, SshConnector, SshOptions, Via,
 };
 
 const HOSTS_FILE_NAME: &str = "hosts.toml";
-
-/// ssh's own default keys, in its order, less the obsolete ones.
-const DEFAULT_IDENTITIES: [&str; 5] = ["id_ed25519", "id_ed25519_sk", "id_ecdsa", "id_ecdsa_sk", "id_rsa"];
 
 /// Of commands that have no `--stall-timeout`.
 pub const DEFAULT_STALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -36,11 +38,19 @@ pub struct Target {
     pub user: Option<String>,
     pub port: Option<u16>,
     pub path: Vec<u8>,
+    /// What hosts.toml knows of jump hosts.
+    pub inventory: Arc<Inventory>,
 }
 
 impl Target {
     pub fn whole_host(host: Host) -> Target {
-        Target { host, user: None, port: None, path: Vec::new() }
+        Target { host, user: None, port: None, path: Vec::new(), inventory: Arc::default() }
+    }
+
+    /// Jump hosts are looked up there.
+    #[must_use]
+    pub fn within(self, inventory: &Arc<Inventory>) -> Target {
+        Target { inventory: inventory.clone(), ..self }
     }
 }
 
@@ -70,11 +80,13 @@ pub fn targets(destination: &Destination, inventory: &Inventory) -> Result<Vec<T
     } else {
         inventory.select(&destination.host, Unlisted::AreAddresses).map_err(CliError::usage)?
     };
+    let inventory = Arc::new(inventory.clone());
     let target = |host| Target {
         host,
         user: destination.user.clone(),
         port: destination.port,
         path: destination.path.clone(),
+        inventory: inventory.clone(),
     };
     Ok(hosts.into_iter().map(target).collect())
 }
@@ -87,7 +99,14 @@ pub enum Asking {
     Nobody,
 }
 
-/// Everything that is wrong with the way to a host is said here, before anything connects.
+/// The way to one host, everything that is wrong with it said.
+pub struct Way {
+    pub connector: Arc<dyn Connector>,
+    /// What ssh's configuration asks for and haul does not have; for `-v`, each once.
+    pub notes: Vec<String>,
+}
+
+/// As [`way_to`]; a person who wants details reads the notes.
 pub fn connector_for(
     target: &Target,
     args: &ConnectionArgs,
@@ -95,157 +114,197 @@ pub fn connector_for(
     asking: &Asking,
     stall_timeout: Duration,
 ) -> Result<Arc<dyn Connector>, CliError> {
-    let keywords = SshKeywords::parse(&args.option, account)?;
-    let allowed = allowed_prompts(&keywords);
-    let options = ssh_options(target, args, keywords, account, asking, stall_timeout)?;
-    let prompter: Arc<dyn Prompter> = match asking {
-        Asking::Person(screen) if !options.batch_mode => {
-            Arc::new(TerminalPrompter::new(screen.clone(), allowed))
+    let way = way_to(target, args, account, asking, stall_timeout)?;
+    if let Asking::Person(screen) = asking {
+        for note in &way.notes {
+            screen.detail_once(&format!("haul: {note}"));
         }
-        _ => Arc::new(NoPrompter),
-    };
-    Ok(Arc::new(SshConnector::new(options, prompter)))
-}
-
-fn allowed_prompts(keywords: &SshKeywords) -> AllowedPrompts {
-    let methods = keywords.methods.unwrap_or(Methods::ALL);
-    AllowedPrompts {
-        password: methods.password && keywords.password_authentication.unwrap_or(true),
-        keyboard_interactive: methods.keyboard_interactive,
     }
+    Ok(way.connector)
 }
 
-fn ssh_options(
+/// Everything that is wrong with the way to a host is said here, before anything connects.
+pub fn way_to(
     target: &Target,
     args: &ConnectionArgs,
-    keywords: SshKeywords,
     account: &Account,
     asking: &Asking,
     stall_timeout: Duration,
-) -> Result<SshOptions, CliError> {
-    refuse_unsupported(target, args)?;
-    let keys = &target.host.keys;
-    let defaults = SshOptions::default();
-    let public_key = keywords.methods.unwrap_or(Methods::ALL).public_key;
-    let named_identities = named_identities(target, args, &keywords, account)?;
-    let has_named_identities = !named_identities.is_empty();
-    let agent_socket = keywords.identity_agent.unwrap_or_else(|| account.agent_socket.clone());
-    let person = matches!(asking, Asking::Person(_)) && person_is_there();
-    let unless_asked = if person { StrictHostKeyChecking::Ask } else { StrictHostKeyChecking::Yes };
-    let keepalive_count = keywords.keepalive_count.unwrap_or(defaults.keepalive_count);
-    // A silent link is dead after one interval more than the count.
-    let intervals = u32::try_from(keepalive_count).unwrap_or(u32::MAX).saturating_add(1);
-    let keepalive_interval = (stall_timeout / intervals).max(Duration::from_secs(1));
-    let in_home = |name: &str| account.home.as_ref().map(|home| home.join(".ssh").join(name));
-    Ok(SshOptions {
-        host: target.host.name.clone(),
-        address: target.host.address().to_owned(),
-        port: target.port.or(args.port).or(keywords.port).or(keys.port).unwrap_or(DEFAULT_PORT),
-        sudo: args.sudo.clone(),
-        password: args.password_fd.map(password::from_descriptor).transpose()?,
-        user: target
-            .user
-            .clone()
-            .or(keywords.user)
-            .or_else(|| keys.user.clone())
-            .unwrap_or_else(|| account.login.clone()),
-        address_family: match (args.ipv4, args.ipv6) {
-            (true, _) => AddressFamily::V4,
-            (_, true) => AddressFamily::V6,
-            _ => keywords.address_family.unwrap_or_default(),
-        },
-        identity_files: match (public_key, has_named_identities) {
-            (false, _) => Vec::new(),
-            (true, true) => named_identities,
-            (true, false) => DEFAULT_IDENTITIES.iter().filter_map(|name| in_home(name)).collect(),
-        },
-        identities_only: keywords.identities_only.unwrap_or(false),
-        agent_socket: agent_socket.filter(|_| public_key),
-        batch_mode: keywords.batch_mode.unwrap_or(false),
-        user_known_hosts: keywords
-            .user_known_hosts
-            .or_else(|| {
-                keys.known_hosts.as_ref().map(|paths| paths.iter().map(|p| account.expand(p)).collect())
-            })
-            .unwrap_or_else(|| {
-                ["known_hosts", "known_hosts2"].iter().filter_map(|name| in_home(name)).collect()
-            }),
-        global_known_hosts: keywords.global_known_hosts.unwrap_or_else(|| {
-            vec![PathBuf::from("/etc/ssh/ssh_known_hosts"), PathBuf::from("/etc/ssh/ssh_known_hosts2")]
-        }),
-        host_key_alias: keywords.host_key_alias,
-        hash_known_hosts: keywords.hash_known_hosts.unwrap_or(false),
-        strict_host_key_checking: keywords.strict_host_key_checking.unwrap_or(unless_asked),
-        connect_timeout: keywords.connect_timeout.unwrap_or(defaults.connect_timeout),
-        keepalive_interval: keywords.keepalive_interval.unwrap_or(keepalive_interval),
-        keepalive_count,
-        stall_timeout,
-        compression: args.compress || keywords.compression.unwrap_or(false),
-        ciphers: keywords.ciphers,
-        kex_algorithms: keywords.kex_algorithms,
-        macs: keywords.macs,
-        host_key_algorithms: keywords.host_key_algorithms,
-        ..defaults
-    })
+) -> Result<Way, CliError> {
+    let Chain { mut options, notes } = ssh_options(target, args, account, asking, stall_timeout)?;
+    // Of the host itself, and of none on the way to it.
+    options.sudo = args.sudo.clone();
+    options.password = args.password_fd.map(password::from_descriptor).transpose()?;
+    let prompter: Arc<dyn Prompter> = match asking {
+        Asking::Person(screen) if !options.batch_mode => {
+            Arc::new(TerminalPrompter::new(screen.clone(), allowed_prompts(&options)))
+        }
+        _ => Arc::new(NoPrompter),
+    };
+    Ok(Way { connector: Arc::new(SshConnector::new(options, prompter)), notes })
 }
 
-fn refuse_unsupported(target: &Target, args: &ConnectionArgs) -> Result<(), CliError> {
-    if args.jump.is_some() {
+/// What some host on the way may ask for.
+fn allowed_prompts(options: &SshOptions) -> AllowedPrompts {
+    let mut allowed = AllowedPrompts {
+        password: options.authentications.contains(&Authentication::Password),
+        keyboard_interactive: options.authentications.contains(&Authentication::KeyboardInteractive),
+    };
+    if let Via::Jump(hop) = &options.via {
+        let before = allowed_prompts(hop);
+        allowed.password |= before.password;
+        allowed.keyboard_interactive |= before.keyboard_interactive;
+    }
+    allowed
+}
+
+/// In the order of who wins: DEST, the command line and its environment, hosts.toml; then
+/// ssh's files, which `chain` reads.
+fn ssh_options(
+    target: &Target,
+    args: &ConnectionArgs,
+    account: &Account,
+    asking: &Asking,
+    stall_timeout: Duration,
+) -> Result<Chain, CliError> {
+    let local = local(account);
+    // A variable that is no UTF-8 cannot be named in the configuration's text.
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let world = Machine { variables: variables.collect() };
+    let mut given = Settings { user: target.user.clone(), port: target.port, ..Settings::default() };
+    typed(args, account, &mut given)?;
+    for option in &args.option {
+        add_option(option, &mut given, &local, &world).map_err(usage)?;
+    }
+    if given.strict_host_key_checking == Some(Checking::No) {
         return Err(CliError::usage(
-            "-J: jump hosts are not supported yet; forward a port by 'ssh -L 2222:host:22 bastion' and use -P 2222",
+            "-o StrictHostKeyChecking: host keys are always checked; accept-new takes the key of a new host",
         ));
     }
-    if args.ssh_config.is_some() {
-        return Err(CliError::usage(
-            "-F: ssh's configuration files are not read yet; say it by -P, -i, -o or in hosts.toml",
-        ));
-    }
-    if target.host.keys.jump.is_some() {
+    if let Some(option) = given.unsupported_option() {
         return Err(CliError::usage(format!(
-            "host '{}' has a 'jump' in the hosts file: jump hosts are not supported yet",
-            target.host.name
+            "-o {} {}: haul does not have this",
+            option.keyword,
+            printable(option.value.as_bytes())
         )));
+    }
+    listed(&target.host, account, &mut given).map_err(usage)?;
+    let inventory = |name: &str, settings: &mut Settings| match target.inventory.host(name) {
+        Some(host) => listed(host, account, settings),
+        None => Ok(()),
+    };
+    let context = Context {
+        local: &local,
+        world: &world,
+        stall_timeout,
+        person: matches!(asking, Asking::Person(_)) && person_is_there(),
+        agent_socket: account.agent_socket.clone(),
+        inventory: &inventory,
+    };
+    let files = match &args.ssh_config {
+        Some(path) if path.as_os_str().eq_ignore_ascii_case("none") => Files::None,
+        Some(path) => Files::Only(account.expand(path)),
+        None => Files::Usual,
+    };
+    chain(Request { host: target.host.name.clone(), given, files }, &context).map_err(usage)
+}
+
+fn usage(error: ConfigError) -> CliError {
+    CliError::usage(error.to_string())
+}
+
+fn local(account: &Account) -> Local {
+    Local {
+        login: account.login.clone(),
+        uid: rustix::process::getuid().as_raw(),
+        home: account.home.as_ref().map(|home| home.to_string_lossy().into_owned()).unwrap_or_default(),
+        machine: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+    }
+}
+
+/// The flags that scp has too. They come before `-o`.
+fn typed(args: &ConnectionArgs, account: &Account, given: &mut Settings) -> Result<(), CliError> {
+    given.port = given.port.or(args.port);
+    for path in &args.identity {
+        let path = account.expand(path);
+        readable(&path)?;
+        given
+            .add_identity(literal(&path)?, true)
+            .map_err(|problem| CliError::usage(format!("-i: {problem}")))?;
+    }
+    if let Some(hops) = &args.jump {
+        let jump = jump::parse(hops)
+            .map_err(|problem| CliError::usage(format!("-J {}: {problem}", printable(hops.as_bytes()))))?;
+        let names_command = |option: &String| {
+            option
+                .trim_start()
+                .get(.."proxycommand".len())
+                .is_some_and(|key| key.eq_ignore_ascii_case("proxycommand"))
+        };
+        if args.option.iter().any(names_command) {
+            return Err(CliError::usage("-J and -o ProxyCommand exclude each other"));
+        }
+        given.add_jump(jump);
+    }
+    given.address_family = match (args.ipv4, args.ipv6) {
+        (true, _) => Some(AddressFamily::V4),
+        (_, true) => Some(AddressFamily::V6),
+        _ => None,
+    };
+    given.compression = args.compress.then_some(true);
+    Ok(())
+}
+
+/// What hosts.toml says, behind what was said before.
+fn listed(host: &Host, account: &Account, given: &mut Settings) -> Result<(), ConfigError> {
+    let keys = &host.keys;
+    let wrong = |problem: String| ConfigError(format!("{}: {problem}", printable(host.name.as_bytes())));
+    let path = |path: &PathBuf| literal(&account.expand(path)).map_err(|error| wrong(error.message));
+    if given.hostname.is_none() {
+        given.hostname = keys.address.as_ref().map(|address| address.replace('%', "%%"));
+    }
+    given.port = given.port.or(keys.port);
+    given.user = given.user.take().or_else(|| keys.user.clone());
+    for file in keys.identity_file.iter().flatten() {
+        readable(&account.expand(file)).map_err(|error| wrong(error.message))?;
+        given.add_identity(path(file)?, true).map_err(wrong)?;
+    }
+    if given.user_known_hosts.is_empty() {
+        let files = keys.known_hosts.iter().flatten().map(path);
+        given.user_known_hosts = files.collect::<Result<_, _>>()?;
+    }
+    if let Some(hops) = &keys.jump {
+        given.add_jump(jump::parse(hops).map_err(|problem| wrong(format!("jump: {problem}")))?);
     }
     Ok(())
 }
 
-/// Keys that someone named have to be there; the default ones need not.
-fn named_identities(
-    target: &Target,
-    args: &ConnectionArgs,
-    keywords: &SshKeywords,
-    account: &Account,
-) -> Result<Vec<PathBuf>, CliError> {
-    let mut files: Vec<PathBuf> = args.identity.iter().map(|path| account.expand(path)).collect();
-    files.extend(keywords.identity_files.iter().cloned());
-    if files.is_empty() {
-        let configured = target.host.keys.identity_file.iter().flatten();
-        files.extend(configured.map(|path| account.expand(path)));
+/// A path in which nothing is a token.
+fn literal(path: &Path) -> Result<String, CliError> {
+    match path.to_str() {
+        Some(text) => Ok(text.replace('%', "%%")),
+        None => Err(CliError::usage(format!(
+            "{}: the name is not UTF-8",
+            printable(path.as_os_str().as_encoded_bytes())
+        ))),
     }
-    for file in &files {
-        readable(file)?;
-    }
-    Ok(files)
 }
 
+/// Keys that someone named have to be there; those of ssh's files need not.
 fn readable(file: &Path) -> Result<(), CliError> {
-    use std::os::unix::ffi::OsStrExt;
+    let shown = printable(file.as_os_str().as_encoded_bytes());
     match std::fs::metadata(file) {
         Ok(metadata) if metadata.is_file() => Ok(()),
-        Ok(_) => Err(CliError::usage(format!(
-            "identity file {} is no regular file",
-            crate::model::escape::printable(file.as_os_str().as_bytes())
-        ))),
-        Err(error) => Err(CliError::usage(format!(
-            "identity file {}: {error}",
-            crate::model::escape::printable(file.as_os_str().as_bytes())
-        ))),
+        Ok(_) => Err(CliError::usage(format!("identity file {shown} is no regular file"))),
+        Err(error) => Err(CliError::usage(format!("identity file {shown}: {error}"))),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::remote::ssh::StrictHostKeyChecking;
     use std::ffi::OsStr;
 
     fn account() -> Account {
@@ -262,9 +321,9 @@ mod tests {
         let file = HostsFile::parse(hosts, Path::new("hosts.toml")).expect("a hosts file");
         let destination = Destination::parse(OsStr::new(destination)).expect("a destination");
         let target = targets(&destination, &Inventory::new(file)).map_err(|error| error.message)?.remove(0);
-        let keywords = SshKeywords::parse(&args.option, &account).map_err(|error| error.message)?;
-        ssh_options(&target, args, keywords, &account, &Asking::Nobody, DEFAULT_STALL_TIMEOUT)
-            .map_err(|error| error.message)
+        let args = ConnectionArgs { ssh_config: Some("none".into()), ..args.clone() };
+        let chain = ssh_options(&target, &args, &account, &Asking::Nobody, DEFAULT_STALL_TIMEOUT);
+        Ok(chain.map_err(|error| error.message)?.options)
     }
 
     #[test]
@@ -295,7 +354,7 @@ mod tests {
     #[test]
     fn defaults_are_ssh_s() {
         let options = options("web1:/x", "", &ConnectionArgs::default()).expect("options");
-        assert_eq!(options.identity_files[0], Path::new("/home/alice/.ssh/id_ed25519"));
+        assert_eq!(options.identity_files[0], Path::new("/home/alice/.ssh/id_rsa"));
         assert_eq!(options.user_known_hosts[0], Path::new("/home/alice/.ssh/known_hosts"));
         assert_eq!(options.agent_socket.as_deref(), Some(Path::new("/run/agent")));
         assert_eq!(options.strict_host_key_checking, StrictHostKeyChecking::Yes);
@@ -309,10 +368,34 @@ mod tests {
         };
         let options = options("web1:/x", "", &args).expect("options");
         assert!(options.identity_files.is_empty() && options.agent_socket.is_none());
-        let keywords = SshKeywords::parse(&args.option, &account()).expect("keywords");
-        assert_eq!(
-            allowed_prompts(&keywords),
-            AllowedPrompts { password: true, keyboard_interactive: false }
+        assert_eq!(allowed_prompts(&options), AllowedPrompts { password: true, keyboard_interactive: false });
+    }
+
+    #[test]
+    fn jump_hosts_come_from_the_command_line_or_from_hosts_toml() {
+        let hosts = "[hosts.gate]\naddress = '10.0.0.9'\nport = 2200\nuser = 'jo'\n\
+                     [hosts.web1]\njump = 'gate'\n";
+        let hop = |args: &ConnectionArgs| match options("web1:/x", hosts, args).expect("options").via {
+            Via::Jump(hop) => format!("{}@{}:{}", hop.user, hop.address, hop.port),
+            via => format!("{via:?}"),
+        };
+        let jump = |text: &str| ConnectionArgs { jump: Some(text.to_owned()), ..ConnectionArgs::default() };
+        assert_eq!(hop(&ConnectionArgs::default()), "jo@10.0.0.9:2200");
+        assert_eq!(hop(&jump("al@gate:22")), "al@10.0.0.9:22");
+        assert_eq!(hop(&jump("none")), "Tcp");
+        let both = ConnectionArgs { option: vec!["ProxyCommand=nc".to_owned()], ..jump("gate") };
+        assert!(options("web1:/x", hosts, &both).expect_err("both").contains("exclude each other"));
+        assert!(
+            options("web1:/x", hosts, &jump("a,,b")).expect_err("no hops").starts_with("-J a,,b: has to be")
         );
+    }
+
+    #[test]
+    fn a_percent_sign_in_a_path_of_a_flag_is_one() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let key = directory.path().join("100%h");
+        std::fs::write(&key, "").expect("a file");
+        let args = ConnectionArgs { identity: vec![key.clone()], ..ConnectionArgs::default() };
+        assert_eq!(options("web1:/x", "", &args).expect("options").identity_files, [key]);
     }
 }

@@ -1,4 +1,5 @@
-//! DEST: `[user@]host:path` as scp reads it, `[address]:path`, or an `sftp://` URL.
+//! DEST: `[user@]host:path` as scp reads it, `[address]:path`, or a URL, `sftp://` or
+//! `ssh://`, which mean the same.
 //!
 //! The path is bytes and goes to the target as it is. The host part may be a pattern of
 //! the inventory (`web[01-20]`), which is why brackets guard a colon anywhere in it.
@@ -38,11 +39,13 @@ impl std::error::Error for DestinationError {}
 
 type Problem = &'static str;
 
+const SCHEMES: [&str; 2] = ["sftp://", "ssh://"];
+
 impl Destination {
     pub fn parse(text: &OsStr) -> Result<Destination, DestinationError> {
         let bytes = text.as_bytes();
         let parsed = match strip_scheme(bytes) {
-            Some(rest) => parse_url(rest),
+            Some((_, rest)) => parse_url(rest),
             None => parse_scp(bytes),
         };
         parsed.map_err(|problem| DestinationError { text: shown(bytes), problem })
@@ -51,20 +54,24 @@ impl Destination {
 
 /// A password that someone put into a URL is not repeated on the terminal or in a log.
 fn shown(bytes: &[u8]) -> String {
-    let Some(rest) = strip_scheme(bytes) else { return printable(bytes) };
+    let Some((scheme, rest)) = strip_scheme(bytes) else { return printable(bytes) };
     let authority = &rest[..position(rest, b'/').unwrap_or(rest.len())];
     let Some(at) = last_position(authority, b'@') else { return printable(bytes) };
     match position(&authority[..at], b':') {
         Some(colon) => {
-            format!("sftp://{}:***{}", printable(&authority[..colon]), printable(&rest[at..]))
+            let (scheme, user) = (printable(scheme), printable(&authority[..colon]));
+            format!("{scheme}{user}:***{}", printable(&rest[at..]))
         }
         None => printable(bytes),
     }
 }
 
-fn strip_scheme(bytes: &[u8]) -> Option<&[u8]> {
-    let (scheme, rest) = bytes.split_at_checked("sftp://".len())?;
-    scheme.eq_ignore_ascii_case(b"sftp://").then_some(rest)
+/// The scheme as written, and what follows it.
+fn strip_scheme(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    SCHEMES.iter().find_map(|scheme| {
+        let (written, rest) = bytes.split_at_checked(scheme.len())?;
+        written.eq_ignore_ascii_case(scheme.as_bytes()).then_some((written, rest))
+    })
 }
 
 fn parse_scp(bytes: &[u8]) -> Result<Destination, Problem> {
@@ -74,11 +81,14 @@ fn parse_scp(bytes: &[u8]) -> Result<Destination, Problem> {
     if let Some(end) = find(bytes, b"://") {
         let scheme_like = end > 0 && bytes[..end].iter().all(u8::is_ascii_alphanumeric);
         if scheme_like {
-            return Err("of URLs only sftp://user@host:port/path is taken");
+            return Err("of URLs only sftp://user@host:port/path is taken, and ssh:// for the same");
         }
     }
     let colon = host_end(bytes)?;
     let (login, path) = (&bytes[..colon], &bytes[colon + 1..]);
+    if is_bare_ipv6(bytes) {
+        return Err("an IPv6 address stands in brackets: [2001:db8::1]:path");
+    }
     let (user, host) = split_user(login)?;
     let (host, is_address) = match host {
         [b'[', inner @ .., b']'] if is_bracketed_address(inner) => (inner, true),
@@ -95,6 +105,22 @@ fn parse_scp(bytes: &[u8]) -> Result<Destination, Problem> {
         path: path.to_vec(),
     })
 }
+
+/// `::1:/path`, `user@2001:db8::1:path`: the path would be taken to begin too early.
+fn is_bare_ipv6(bytes: &[u8]) -> bool {
+    let address = |end: usize| {
+        let login = &bytes[..end];
+        let start = last_position(login, b'@').map_or(0, |at| at + 1);
+        let text = std::str::from_utf8(&login[start..]).unwrap_or_default();
+        let text = text.split('%').next().unwrap_or_default();
+        text.parse::<std::net::Ipv6Addr>().is_ok()
+    };
+    let colons = bytes.iter().enumerate().filter(|(_, byte)| **byte == b':').map(|(at, _)| at);
+    // An address has no more colons than these.
+    colons.take(MAX_IPV6_COLONS + 1).any(address) || address(bytes.len())
+}
+
+const MAX_IPV6_COLONS: usize = 8;
 
 /// Where the colon between host and path stands.
 fn host_end(bytes: &[u8]) -> Result<usize, Problem> {
@@ -242,7 +268,14 @@ mod tests {
 
     #[test]
     fn forms_that_are_taken() {
-        let cases: [(&[u8], Expected<'_>); 22] = [
+        let cases: [(&[u8], Expected<'_>); 29] = [
+            ("bücher.example:/x".as_bytes(), (None, "bücher.example", None, b"/x")),
+            ("jürgen@bücher:x".as_bytes(), (Some("jürgen"), "bücher", None, b"x")),
+            ("sftp://b%C3%BCcher/x".as_bytes(), (None, "bücher", None, b"/x")),
+            (b"sftp://[fe80::1%25eth0]:2222/x", (None, "fe80::1%eth0", Some(2222), b"/x")),
+            (b"ssh://u@web1:2222/x", (Some("u"), "web1", Some(2222), b"/x")),
+            (b"SSH://web1/~/x", (None, "web1", None, b"x")),
+            (b"12:34", (None, "12", None, b"34")),
             (b"web1:/srv/img", (None, "web1", None, b"/srv/img")),
             (b"web1:", (None, "web1", None, b"")),
             (b"web1:a:b", (None, "web1", None, b"a:b")),
@@ -289,6 +322,12 @@ mod tests {
             ("[]:/x", "host before ':' is empty"),
             ("C:\\img", "Windows path"),
             ("scp://web1/x", "only sftp://"),
+            ("ssh://u:secret@web1/x", "haul asks for it"),
+            ("ssh://web1", "there is no path"),
+            ("2001:db8::7:/srv/x", "stands in brackets"),
+            ("::1:/srv/x", "stands in brackets"),
+            ("u@fe80::1%eth0:x", "stands in brackets"),
+            ("::1", "stands in brackets"),
             ("https://web1/x", "only sftp://"),
             ("sftp://web1", "there is no path"),
             ("sftp:///x", "host before ':' is empty"),
@@ -310,8 +349,11 @@ mod tests {
 
     #[test]
     fn a_password_is_not_shown() {
-        let error = Destination::parse(OsStr::new("sftp://u:secret@web1/x")).expect_err("a password");
-        assert!(!error.to_string().contains("secret"), "{error}");
+        for scheme in SCHEMES {
+            let text = format!("{scheme}u:secret@web1/x");
+            let error = Destination::parse(OsStr::new(&text)).expect_err("a password").to_string();
+            assert!(!error.contains("secret") && error.contains(&format!("{scheme}u:***@web1")), "{error}");
+        }
     }
 
     proptest! {

@@ -15,6 +15,7 @@ use super::ranges;
 use crate::engine::options::{Connections, MergeMethod};
 use crate::model::escape::printable;
 use crate::model::names::UserId;
+use crate::remote::ssh::config::jump;
 
 pub const KEYS: [&str; 10] = [
     "address",
@@ -240,7 +241,11 @@ impl Reader<'_> {
                     let number = value.get_ref().as_integer().map(|number| number.as_str().to_owned());
                     keys.id = Some(number.map_or_else(text, Ok)?);
                 }
-                "jump" => keys.jump = Some(text()?),
+                "jump" => {
+                    let text = text()?;
+                    jump::parse(&text).map_err(|error| problem(&error))?;
+                    keys.jump = Some(text);
+                }
                 "known_hosts" => keys.known_hosts = Some(self.paths(value, place, name)?),
                 "merge" => keys.merge = Some(parse_merge(&text()?).map_err(|error| problem(&error))?),
                 "connections" => {
@@ -395,6 +400,7 @@ mod tests {
             ("[hosts.a]\naddress = 5\n", "conf/hosts.toml:2: [hosts.a] address: has to be a string"),
             ("[hosts.a]\naddress = ''\n", "conf/hosts.toml:2: [hosts.a] address: is empty"),
             ("[hosts.a]\nmerge = 'fast'\n", "conf/hosts.toml:2: [hosts.a] merge:"),
+            ("[hosts.a]\njump = 'b,'\n", "conf/hosts.toml:2: [hosts.a] jump: has to be [user@]host[:port]"),
             ("[hosts.a]\nconnections = 0\n", "conf/hosts.toml:2: [hosts.a] connections:"),
             ("[hosts.a]\nuser_id = 'a/b'\n", "conf/hosts.toml:2: [hosts.a] user_id:"),
             ("[hosts.a]\nidentity_file = [1]\n", "conf/hosts.toml:2: [hosts.a] identity_file:"),

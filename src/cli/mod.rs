@@ -23,7 +23,6 @@ pub mod resolve;
 pub mod screen;
 pub mod signals;
 pub mod sources;
-pub mod ssh_option;
 pub mod summary;
 pub mod terminal;
 pub mod text_table;

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::engine::failure::Phase;
+use crate::engine::monitor::UNKNOWN_TOTAL;
 use crate::model::units::{clock, human_rate, human_size};
 
 /// Phases with bytes to go through, the one a person wants to see first in front. Merge
@@ -91,8 +92,11 @@ pub struct View {
 /// `1.2 GiB of 5.0 GiB, 24 %, 312 MiB/s, 0:12 left, merged 40 %`
 impl fmt::Display for View {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {}", human_size(self.done), human_size(self.total))?;
-        write!(f, ", {} %", percent(self.done, self.total))?;
+        write!(f, "{}", human_size(self.done))?;
+        // Nobody knows what a pipe will yield.
+        if self.total != UNKNOWN_TOTAL {
+            write!(f, " of {}, {} %", human_size(self.total), percent(self.done, self.total))?;
+        }
         if let Some(rate) = self.rate {
             write!(f, ", {}", human_rate(rate, Duration::from_secs(1)))?;
         }
@@ -139,8 +143,9 @@ impl Meter {
         }
         self.samples.push_back((now, done));
         let rate = self.rate();
-        let left =
-            rate.filter(|rate| *rate > 0).map(|rate| Duration::from_secs(total.saturating_sub(done) / rate));
+        let left = rate
+            .filter(|rate| *rate > 0 && total != UNKNOWN_TOTAL)
+            .map(|rate| Duration::from_secs(total.saturating_sub(done) / rate));
         let merge = figures.iter().find(|figures| figures.phase == Phase::Merge && phase == Phase::Upload);
         let merged_percent = merge.map(|merge| percent(merge.done, merge.total));
         Some(View { phase, done: done.min(total), total, rate, left, merged_percent })

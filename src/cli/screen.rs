@@ -1,6 +1,7 @@
 //! Standard error: a progress bar or a few lines that change, and lines above them that
 //! stay.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 
@@ -19,6 +20,9 @@ pub struct Screen {
     bar: ProgressBar,
     lines: Option<Lines>,
     quiet: bool,
+    verbose: bool,
+    /// The details that have been said.
+    said: Mutex<HashSet<String>>,
 }
 
 /// Lines that change, one below the other.
@@ -30,7 +34,7 @@ struct Lines {
 impl Screen {
     /// Only lines that stay, of those no remarks when `quiet`.
     pub fn plain(quiet: bool) -> Screen {
-        Screen { bar: ProgressBar::hidden(), lines: None, quiet }
+        Screen { bar: ProgressBar::hidden(), lines: None, quiet, verbose: false, said: Mutex::default() }
     }
 
     /// With a bar, which shows once there is something to show.
@@ -39,7 +43,7 @@ impl Screen {
         if let Ok(style) = ProgressStyle::with_template("{prefix} [{wide_bar}] {msg}") {
             bar.set_style(style.progress_chars("=> "));
         }
-        Screen { bar, lines: None, quiet: false }
+        Screen { bar, ..Screen::plain(false) }
     }
 
     /// With as many lines as [`Screen::show_lines`] wants.
@@ -51,6 +55,12 @@ impl Screen {
 
     pub fn shows_lines(&self) -> bool {
         self.lines.is_some()
+    }
+
+    /// Shows details too.
+    #[must_use]
+    pub fn verbose(self, verbose: bool) -> Screen {
+        Screen { verbose: verbose && !self.quiet, ..self }
     }
 
     pub fn show(&self, host: &str, view: &View) {
@@ -107,6 +117,14 @@ impl Screen {
     /// A line that `-q` leaves out.
     pub fn remark(&self, text: &str) {
         if !self.quiet {
+            self.line(text);
+        }
+    }
+
+    /// A line for `-v`, the first time that it is said.
+    pub fn detail_once(&self, text: &str) {
+        let is_new = self.said.lock().is_ok_and(|mut said| said.insert(text.to_owned()));
+        if self.verbose && is_new {
             self.line(text);
         }
     }

@@ -8,6 +8,14 @@ use std::path::{Path, PathBuf};
 use super::error::CliError;
 use crate::model::escape::printable;
 
+/// What stands for standard input.
+pub const STANDARD_INPUT: &str = "-";
+
+/// `-` is the one source there is.
+pub fn is_standard_input(sources: &[PathBuf]) -> bool {
+    matches!(sources, [source] if source.as_os_str() == STANDARD_INPUT)
+}
+
 /// Every source is a regular file that can be read, and no two get the same name.
 pub fn check(sources: &[PathBuf]) -> Result<(), CliError> {
     let mut names = HashSet::new();
@@ -28,11 +36,8 @@ fn check_one(source: &Path) -> Result<(), String> {
     if source.as_os_str().is_empty() {
         return Err("the name is empty".to_owned());
     }
-    if source.as_os_str() == "-" {
-        return Err(
-            "standard input is not supported yet; write it to a file first (a file of that name is ./-)"
-                .to_owned(),
-        );
+    if source.as_os_str() == STANDARD_INPUT {
+        return Err("standard input goes alone (a file of that name is ./-)".to_owned());
     }
     let metadata = fs::metadata(source).map_err(|error| error.to_string())?;
     if metadata.is_dir() {

@@ -40,10 +40,10 @@ pub struct Dress {
     /// The replaced file's, kept where the account may.
     pub owner: Option<Owner>,
     pub times: Option<Times>,
-    /// What has to be set, and not only should.
-    pub asked: Asked,
     /// How many bytes it has. Not set but looked at, before the rename and after it.
     pub size: u64,
+    /// What has to be set, and not only should.
+    pub asked: Asked,
 }
 
 impl Dress {
@@ -63,8 +63,8 @@ impl Dress {
             mode: Some(mode),
             owner: existing.and_then(|existing| existing.owner),
             times: options.preserve.then_some(times),
-            asked,
             size: manifest.geometry().size(),
+            asked,
         }
     }
 }
@@ -230,12 +230,20 @@ pub async fn commit(
         false => None,
     };
     let prepared = prepare(site, merged, dress, monitor).await;
-    if let Some(handle) = handle {
-        let synced = sync_if_possible(files, &handle).await;
-        files.close(handle).await.and(synced).map_err(&failed)?;
-    }
+    let synced = match &handle {
+        Some(handle) => sync_if_possible(files, handle).await,
+        None => Ok(()),
+    };
+    let close = async {
+        match handle {
+            Some(handle) => files.close(handle).await,
+            None => Ok(()),
+        }
+    };
+    let (closed, checked, standing, now) =
+        tokio::join!(close, held.check(files), files.lstat(merged), target_now(site));
+    closed.and(synced).map_err(&failed)?;
     let dressed = prepared?;
-    let (checked, standing, now) = tokio::join!(held.check(files), files.lstat(merged), target_now(site));
     checked?;
     let (now, attributes) = now?;
     if now != before || attributes.is_some_and(|a| !matches!(a.kind, FileKind::File | FileKind::Unknown)) {

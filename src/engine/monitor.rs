@@ -2,9 +2,12 @@
 
 use super::failure::{Failure, Phase};
 
+/// The total of a phase whose end nobody knows.
+pub const UNKNOWN_TOTAL: u64 = u64::MAX;
+
 /// Receives what happens in one job on one host. Called from many tasks; must not block.
 pub trait Monitor: Send + Sync {
-    /// A phase begins, with `total` bytes to go through and `done` of them done already.
+    /// A phase begins, with `total` bytes (or [`UNKNOWN_TOTAL`]) to go through and `done` of them done already.
     /// Upload and merge run at the same time, each as a phase of its own.
     fn phase(&self, phase: Phase, done: u64, total: u64);
 

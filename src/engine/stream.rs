@@ -26,7 +26,7 @@ use super::hash::{By, hash_existing, hash_on_target};
 use super::io::write_file;
 use super::leftovers;
 use super::limiter::Limiter;
-use super::monitor::{Level, Monitor, Notice};
+use super::monitor::{Level, Monitor, Notice, UNKNOWN_TOTAL};
 use super::open::open_named;
 use super::options::{PutOptions, VerifyMethod};
 use super::random::run_id;
@@ -98,7 +98,7 @@ pub async fn put_stream(
         chain: Chain::new(),
         kept: VecDeque::new(),
         done: None,
-        dressed: None,
+        dressed: Dressed::default(),
         uploading: std::time::Duration::ZERO,
     };
     attempts::run(stream, connector, retries, monitor, stop).await
@@ -122,7 +122,7 @@ struct Stream {
     /// What was read and is not acknowledged, by offset.
     kept: VecDeque<(u64, Bytes)>,
     done: Option<Done>,
-    dressed: Option<Dressed>,
+    dressed: Dressed,
     uploading: std::time::Duration,
 }
 
@@ -228,7 +228,7 @@ impl Stream {
             site.place()
         );
         self.monitor.notice(Notice { level: Level::Info, text });
-        self.monitor.phase(Phase::Upload, 0, 0);
+        self.monitor.phase(Phase::Upload, 0, UNKNOWN_TOTAL);
         let path = site.names.target().clone();
         Ok(Begun { path, merged, before, existing, existing_sha256, replace, mode, asked })
     }
@@ -252,13 +252,12 @@ impl Stream {
             mode: Some(begun.mode),
             owner: begun.existing.and_then(|existing| existing.owner),
             times: None,
-            asked: begun.asked,
             size: self.read,
+            asked: begun.asked,
         };
         let monitor = self.monitor.as_ref();
-        let dressed =
+        self.dressed =
             commit(site, &guard.held, &begun.merged, begun.before, begun.replace, dress, monitor).await?;
-        self.dressed = Some(dressed);
         self.after_commit(site, guard).await
     }
 
@@ -402,8 +401,8 @@ impl Stream {
             resumed: false,
             seconds: [(Phase::Upload.name(), self.uploading)].into(),
             attributes: AttributesReport {
-                mode: self.dressed.and_then(|dressed| dressed.mode),
-                owner: self.dressed.and_then(|dressed| dressed.owner),
+                mode: self.dressed.mode,
+                owner: self.dressed.owner,
                 changed: false,
                 before: self.begun.as_ref().and_then(|begun| {
                     let sha256 = begun.existing_sha256;

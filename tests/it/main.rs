@@ -23,4 +23,5 @@ mod loopback;
 mod rows;
 mod scripts;
 mod servers;
+mod ssh_config;
 mod sudo;

@@ -18,16 +18,16 @@ pub struct ConnectionArgs {
     #[arg(short = 'i', long, value_name = "FILE")]
     pub identity: Vec<PathBuf>,
 
-    /// Go through a jump host (not supported yet)
-    #[arg(short = 'J', long, value_name = "HOST")]
+    /// Go through these hosts: [user@]host[:port], several separated by commas, or none
+    #[arg(short = 'J', long, value_name = "HOPS")]
     pub jump: Option<String>,
 
-    /// Read this file in place of ~/.ssh/config (not supported yet)
+    /// Read this file in place of ~/.ssh/config and /etc/ssh/ssh_config, or none
     #[arg(short = 'F', long, value_name = "FILE")]
     pub ssh_config: Option<PathBuf>,
 
-    /// An option as ssh_config has it, such as StrictHostKeyChecking=accept-new; may be
-    /// given several times, the first one of a keyword counts
+    /// A keyword of ssh_config, such as StrictHostKeyChecking=accept-new; may be given
+    /// several times, the first one of a keyword counts
     #[arg(short = 'o', long, value_name = "KEY=VALUE")]
     pub option: Vec<String>,
 

@@ -36,7 +36,8 @@ Examples:
 /// DEST may name several hosts; the file is read and hashed once for all of them.
 #[derive(Debug, Args)]
 pub struct PutArgs {
-    /// What to upload; several need a directory as DEST
+    /// What to upload; several need a directory as DEST. '-' is standard input, which may be a
+    /// pipe of any length: once the command has ended nothing can go on from it
     #[arg(value_name = "SRC", required = true)]
     pub sources: Vec<PathBuf>,
 

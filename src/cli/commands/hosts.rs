@@ -10,7 +10,7 @@ use crate::cli::args::hosts::HostsArgs;
 use crate::cli::connect::{Asking, DEFAULT_STALL_TIMEOUT, Target, connector_for, read_inventory};
 use crate::cli::error::CliError;
 use crate::cli::exit_code::ExitCode;
-use crate::cli::inventory::{Host, Unlisted};
+use crate::cli::inventory::{Host, Inventory, Unlisted};
 use crate::cli::screen::Screen;
 use crate::cli::signals::stop_on_signals;
 use crate::cli::text_table::aligned;
@@ -22,7 +22,7 @@ use crate::remote::ssh::DEFAULT_PORT;
 
 pub async fn run(args: &HostsArgs) -> Result<ExitCode, CliError> {
     let account = Account::current();
-    let inventory = read_inventory(&args.connection, &account)?;
+    let inventory = Arc::new(read_inventory(&args.connection, &account)?);
     let hosts = match &args.pattern {
         Some(pattern) => {
             let unlisted = if args.ping { Unlisted::AreAddresses } else { Unlisted::Refused };
@@ -35,7 +35,7 @@ pub async fn run(args: &HostsArgs) -> Result<ExitCode, CliError> {
         }
         None => inventory.hosts().to_vec(),
     };
-    let answers = if args.ping { Some(ping_all(args, &hosts, &account).await?) } else { None };
+    let answers = if args.ping { Some(ping_all(args, &hosts, &inventory, &account).await?) } else { None };
     let text = if args.output.json {
         json_lines(&hosts, answers.as_deref())
     } else {
@@ -56,12 +56,17 @@ fn exit_code(answers: &[Answer]) -> ExitCode {
     }
 }
 
-async fn ping_all(args: &HostsArgs, hosts: &[Host], account: &Account) -> Result<Vec<Answer>, CliError> {
-    let screen = Arc::new(Screen::plain(args.output.quiet));
+async fn ping_all(
+    args: &HostsArgs,
+    hosts: &[Host],
+    inventory: &Arc<Inventory>,
+    account: &Account,
+) -> Result<Vec<Answer>, CliError> {
+    let screen = Arc::new(Screen::plain(args.output.quiet).verbose(args.output.verbose > 0));
     // Questions of several hosts at once would be in each other's way.
     let asking = if hosts.len() == 1 { Asking::Person(screen.clone()) } else { Asking::Nobody };
     let connectors = hosts.iter().map(|host| {
-        let target = Target::whole_host(host.clone());
+        let target = Target::whole_host(host.clone()).within(inventory);
         connector_for(&target, &args.connection, account, &asking, DEFAULT_STALL_TIMEOUT)
     });
     let connectors: Vec<_> = connectors.collect::<Result<_, _>>()?;

@@ -64,11 +64,12 @@ impl Party {
         let account = Arc::new(Account::current());
         let targets = choose(&destination, &read_inventory(connection, &account)?, limit)?;
         let alone = targets.len() == 1;
-        let screen = Arc::new(match (wants_bar(output), alone) {
+        let screen = match (wants_bar(output), alone) {
             (true, true) => Screen::with_bar(),
             (true, false) => Screen::with_lines(),
             (false, _) => Screen::plain(output.quiet),
-        });
+        };
+        let screen = Arc::new(screen.verbose(output.verbose > 0));
         let host = |target| OneHost {
             account: account.clone(),
             target,

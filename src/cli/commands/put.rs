@@ -1,11 +1,12 @@
 //! `haul put`: files onto one host or several, on each one after another.
 
+use std::io::IsTerminal;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Party, Reporter, with_way_on};
+use super::{OneHost, Party, Reporter, with_way_on};
 use crate::cli::args::put::{IfExistsArg, PutArgs};
 use crate::cli::error::CliError;
 use crate::cli::exit_code::ExitCode;
@@ -14,11 +15,13 @@ use crate::cli::fleet::{self, Job, STOP_LIMIT, Way};
 use crate::cli::json::result::{ResultEvent, put_status};
 use crate::cli::resolve::put_options;
 use crate::cli::signals::stop_on_signals;
-use crate::cli::{sources, summary};
+use crate::cli::sources::{self, STANDARD_INPUT};
+use crate::cli::summary;
 use crate::engine::limiter::Limiter;
 use crate::engine::options::{Connections, IfExists, PutOptions};
 use crate::engine::put::{PutJob, Shared, put_shared};
 use crate::engine::source::{Source, Usage};
+use crate::engine::stream::put_stream;
 use crate::model::escape::printable;
 use crate::remote::Connector;
 
@@ -29,6 +32,9 @@ const MANY_HOSTS: usize = 8;
 pub async fn run(args: &PutArgs) -> Result<ExitCode, CliError> {
     let limit = args.fleet.limit.as_deref();
     let party = Party::find(&args.destination, limit, &args.connection, &args.output)?;
+    if sources::is_standard_input(&args.sources) {
+        return from_standard_input(args, party.only("put -")?).await;
+    }
     sources::check(&args.sources)?;
     if party.is_fleet() && args.finish.if_exists == Some(IfExistsArg::Ask) {
         return Err(CliError::usage(
@@ -95,6 +101,41 @@ pub async fn run(args: &PutArgs) -> Result<ExitCode, CliError> {
         }
     };
     fleet::run(&party, way, &reporter, work).await
+}
+
+/// A pipe is read once, so it goes to one host.
+async fn from_standard_input(args: &PutArgs, host: OneHost) -> Result<ExitCode, CliError> {
+    if std::io::stdin().is_terminal() {
+        return Err(CliError::usage(
+            "standard input is the terminal: pipe something into haul, or name a file",
+        ));
+    }
+    let options = put_options(
+        &args.finish,
+        Some(&args.transfer),
+        &args.lock,
+        &host.target.host,
+        &host.account,
+        &host.screen,
+    )?;
+    let connector = host.connector(&args.connection, args.finish.stall_timeout)?;
+    let stop = stop_on_signals(host.screen.clone())?;
+    let reporter = Reporter::start(&host.output)?;
+    let begin = Instant::now();
+    let monitor = reporter.monitor(&host, None);
+    let destination = host.target.path.clone();
+    let result = put_stream(connector, std::io::stdin(), destination, options, monitor, stop).await;
+    host.screen.clear();
+    let shown = Some(STANDARD_INPUT.to_owned());
+    let code = match result.map_err(with_way_on) {
+        Ok(report) => {
+            let line = || summary::put_line(host.name(), &report, "uploaded", begin.elapsed());
+            reporter.result(line, &ResultEvent::done(host.name(), shown, &report))?;
+            ExitCode::Done
+        }
+        Err(failure) => reporter.failure(&host, shown, &failure),
+    };
+    reporter.finish(code)
 }
 
 /// Every file is opened once, for all hosts.

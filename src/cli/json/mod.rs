@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::cli::args::output::OutputArgs;
 use crate::cli::progress::{Figures, Meter, Progress, Ticker};
 use crate::engine::failure::{Failure, Phase};
-use crate::engine::monitor::{Level, Monitor, Notice};
+use crate::engine::monitor::{Level, Monitor, Notice, UNKNOWN_TOTAL};
 
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 /// Lines that wait for a slow reader.
@@ -104,7 +104,8 @@ struct ProgressEvent<'a> {
     host: &'a str,
     phase: &'static str,
     done: u64,
-    total: u64,
+    /// Null where nobody knows it: of a pipe.
+    total: Option<u64>,
     /// Of the phase there is to wait for; null for the others and as long as it is unknown.
     rate: Option<u64>,
 }
@@ -158,13 +159,17 @@ fn ticker(sender: JsonSender, host: String, progress: Arc<Progress>) -> Ticker {
                 host: &host,
                 phase: phase.name(),
                 done: (*done).min(*total),
-                total: *total,
+                total: known(*total),
                 rate,
             };
             sender.offer(&event);
         }
         told = figures;
     })
+}
+
+fn known(total: u64) -> Option<u64> {
+    (total != UNKNOWN_TOTAL).then_some(total)
 }
 
 impl Monitor for JsonMonitor {
@@ -176,7 +181,7 @@ impl Monitor for JsonMonitor {
                 host: &self.host,
                 phase: phase.name(),
                 done,
-                total,
+                total: known(total),
                 rate: None,
             };
             self.sender.offer(&event);

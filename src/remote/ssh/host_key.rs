@@ -15,6 +15,7 @@ use super::certificate;
 use super::known_hosts::{self, Authority, HostKey, KnownKey, Verdict};
 use super::options::{DEFAULT_PORT, SshOptions, StrictHostKeyChecking};
 use super::prompter::Prompter;
+use super::restrictions::{self, Restrictions};
 use crate::model::escape::printable;
 use crate::remote::error::{RemoteError, RemoteErrorKind};
 
@@ -31,6 +32,7 @@ pub struct HostTrust {
     principal: String,
     paths: Vec<PathBuf>,
     texts: Vec<Vec<u8>>,
+    restrictions: Restrictions,
     checking: StrictHostKeyChecking,
     batch_mode: bool,
     /// Where a new key goes.
@@ -51,6 +53,13 @@ impl HostTrust {
             })?;
             texts.push(text);
         }
+        let mut paths = paths;
+        if let Some(path) = &options.revoked_host_keys {
+            texts.push(restrictions::revoked_lines(path).map_err(|error| {
+                refused(format!("{}: cannot read the revoked keys in {}: {error}", options.host, show(path)))
+            })?);
+            paths.push(path.clone());
+        }
         let (name, name_without_port) = match &options.host_key_alias {
             Some(alias) => (alias.to_ascii_lowercase(), None),
             None => (
@@ -66,6 +75,7 @@ impl HostTrust {
             principal: options.host_key_alias.as_ref().unwrap_or(&options.address).to_ascii_lowercase(),
             paths,
             texts,
+            restrictions: Restrictions::of(options),
             checking: options.strict_host_key_checking,
             batch_mode: options.batch_mode,
             writable: options.user_known_hosts.first().cloned(),
@@ -99,6 +109,14 @@ impl HostTrust {
         certificate: Option<&Certificate>,
         prompter: &dyn Prompter,
     ) -> Result<(), RemoteError> {
+        if let Err(why) = self.restrictions.check_key(key) {
+            return Err(refused(format!(
+                "{}: the host key {} {} {why}",
+                self.host,
+                key.key_type(),
+                key.fingerprint()
+            )));
+        }
         if let Some(certificate) = certificate {
             match self.check_certificate(key, certificate)? {
                 Ok(()) => return Ok(()),
@@ -145,7 +163,9 @@ impl HostTrust {
                 authority.fingerprint()
             )));
         }
-        Ok(certificate::holds(certificate, &self.principal, SystemTime::now()))
+        let now = SystemTime::now();
+        Ok(certificate::holds(certificate, &self.principal, now)
+            .and_then(|()| self.restrictions.check_signature(certificate)))
     }
 
     fn check_key(&self, key: &HostKey, prompter: &dyn Prompter) -> Result<(), RemoteError> {

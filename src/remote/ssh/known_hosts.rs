@@ -8,6 +8,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
+use super::config::pattern;
 use super::options::DEFAULT_PORT;
 
 const HASH_MAGIC: &[u8] = b"|1|";
@@ -36,15 +37,29 @@ impl HostKey {
         format!("SHA256:{}", BASE64_NOPAD.encode(&Sha256::digest(&self.blob)))
     }
 
+    /// The length of the modulus; `None` for keys of other types.
+    pub fn rsa_bits(&self) -> Option<u32> {
+        let (_, rest) = string(&self.blob).filter(|(name, _)| *name == b"ssh-rsa")?;
+        let (_exponent, rest) = string(rest)?;
+        let (modulus, _) = string(rest)?;
+        let start = modulus.iter().position(|byte| *byte != 0)?;
+        let bytes = u32::try_from(modulus.len() - start).ok()?;
+        Some(bytes.saturating_mul(8) - modulus[start].leading_zeros())
+    }
+
     fn base64(&self) -> String {
         BASE64.encode(&self.blob)
     }
 }
 
 fn type_of(blob: &[u8]) -> Option<&str> {
-    let (length, rest) = blob.split_first_chunk::<4>()?;
-    let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
-    std::str::from_utf8(rest.get(..length)?).ok()
+    std::str::from_utf8(string(blob)?.0).ok()
+}
+
+/// A string of RFC 4251, and what follows it.
+fn string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)
 }
 
 /// A key that a file holds for the host in question.
@@ -195,6 +210,11 @@ fn lines_for<'a>(files: &'a [impl AsRef<[u8]>], name: &'a str) -> impl Iterator<
     })
 }
 
+/// Whether a line for all hosts has a key that can be read.
+pub fn is_understood(line: &[u8]) -> bool {
+    read_line(line, "any").is_some()
+}
+
 fn read_line(line: &[u8], name: &str) -> Option<(Marker, HostKey, bool)> {
     // ssh reads a line as a C string.
     let line = line.split(|byte| *byte == 0).next().unwrap_or_default();
@@ -262,34 +282,9 @@ fn name_mac(salt: &[u8], name: &[u8]) -> Option<Hmac<Sha1>> {
     Some(mac)
 }
 
-/// `*` and `?` as ssh has them; `name` is in lower case already, where case counts not. Walks without recursion,
-/// so that a line of many stars costs time in proportion and no stack.
+/// `*` and `?` as ssh has them; `name` is in lower case already, where case counts not.
 pub(super) fn pattern_matches(pattern: &[u8], name: &[u8]) -> bool {
-    let (mut p, mut n) = (0, 0);
-    let mut retry: Option<(usize, usize)> = None;
-    while n < name.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                retry = Some((p + 1, n));
-                p += 1;
-            }
-            Some(b'?') => {
-                p += 1;
-                n += 1;
-            }
-            Some(byte) if byte.to_ascii_lowercase() == name[n] => {
-                p += 1;
-                n += 1;
-            }
-            _ => {
-                let Some((after_star, from)) = retry else { return false };
-                retry = Some((after_star, from + 1));
-                p = after_star;
-                n = from + 1;
-            }
-        }
-    }
-    pattern[p..].iter().all(|byte| *byte == b'*')
+    pattern::bytes_match(&pattern.to_ascii_lowercase(), name)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 mod algorithms;
 mod attempt;
 mod certificate;
+pub mod config;
 mod congestion;
 mod connection;
 mod connector;
@@ -30,6 +31,7 @@ mod process;
 mod prompter;
 mod proxy;
 mod refusal;
+mod restrictions;
 mod signer;
 mod subsystem;
 mod sudo;

@@ -13,6 +13,8 @@ use zeroize::Zeroizing;
 use super::sudo::SudoUser;
 
 pub const DEFAULT_PORT: u16 = 22;
+/// ssh's own limit.
+pub const REQUIRED_RSA_BITS: u32 = 1024;
 
 #[derive(Debug, Clone)]
 pub struct SshOptions {
@@ -53,6 +55,13 @@ pub struct SshOptions {
     pub host_key_alias: Option<String>,
     pub hash_known_hosts: bool,
     pub strict_host_key_checking: StrictHostKeyChecking,
+    /// A list of keys that are never trusted, a public key a line.
+    pub revoked_host_keys: Option<PathBuf>,
+    /// RSA host keys with fewer bits are refused.
+    pub required_rsa_bits: u32,
+    /// What a host's certificate may be signed with, written as the lists below; it only
+    /// takes away from what haul takes.
+    pub ca_signature_algorithms: Option<Vec<String>>,
 
     /// For reaching the port, and once more for greeting and key exchange.
     pub connect_timeout: Duration,
@@ -176,6 +185,9 @@ impl Default for SshOptions {
             host_key_alias: None,
             hash_known_hosts: false,
             strict_host_key_checking: StrictHostKeyChecking::Yes,
+            revoked_host_keys: None,
+            required_rsa_bits: REQUIRED_RSA_BITS,
+            ca_signature_algorithms: None,
             connect_timeout: Duration::from_secs(20),
             login_timeout: Duration::from_secs(60),
             // A dead link ends after one interval more than the count: 28 s.

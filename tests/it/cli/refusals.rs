@@ -8,6 +8,7 @@ use crate::harness::haul;
 #[test]
 fn bad_input_is_refused_in_one_line() {
     let home = Home::new();
+    home.write("bad_config", "# mine\nProt 22\n");
     assert!(Command::new("mkfifo").arg(home.path().join("pipe")).status().expect("mkfifo").success());
     let cases: &[(&[&str], &str)] = &[
         (&["put"], "<SRC>... <DEST>"),
@@ -48,9 +49,18 @@ fn bad_input_is_refused_in_one_line() {
         (&["put", "-P", "0", "img", "web1:/x"], "from 1 to 65535"),
         (&["put", "-i", "missing", "img", "web1:/x"], "identity file missing: No such file"),
         (&["put", "-i", "dir", "img", "web1:/x"], "identity file dir is no regular file"),
-        (&["put", "-J", "bastion", "img", "web1:/x"], "jump hosts are not supported yet"),
-        (&["put", "-F", "config", "img", "web1:/x"], "configuration files are not read yet"),
-        (&["put", "-o", "ForwardAgent=yes", "img", "web1:/x"], "-o ForwardAgent is not supported"),
+        (&["put", "-J", "a,,b", "img", "web1:/x"], "-J a,,b: has to be [user@]host[:port]"),
+        (&["put", "-J", "web1", "img", "web1:/x"], "web1: ProxyJump: web1 cannot be reached through itself"),
+        (&["put", "-J", "a", "-o", "ProxyCommand=nc", "img", "web1:/x"], "-J and -o ProxyCommand exclude"),
+        (&["put", "-F", "missing", "img", "web1:/x"], "-F missing: there is no such file"),
+        (&["put", "-F", "bad_config", "img", "web1:/x"], "bad_config:2: 'Prot' is no keyword of ssh_config"),
+        (
+            &["put", "-o", "ForwardAgent=yes", "img", "web1:/x"],
+            "-o ForwardAgent yes: haul does not have this",
+        ),
+        (&["put", "-o", "Prot=22", "img", "web1:/x"], "-o Prot=22: 'Prot' is no keyword of ssh_config"),
+        (&["put", "-o", "Port=x", "img", "web1:/x"], "-o Port=x: Port: has to be a number"),
+        (&["put", "-o", "Include=x", "img", "web1:/x"], "Include stands in files only"),
         (&["put", "-o", "Port", "img", "web1:/x"], "write KEY=VALUE"),
         (&["put", "-o", "stricthostkeychecking no", "img", "web1:/x"], "host keys are always checked"),
         (&["put", "--hosts-file", "missing.toml", "img", "web1:/x"], "hosts file missing.toml: No such file"),
@@ -97,7 +107,7 @@ fn the_environment_sets_flags_and_the_command_line_wins() {
     assert_refused(&run(&[("HAUL_CHUNK_SIZE", "1")], &upload), 2, "--chunk-size", "HAUL_CHUNK_SIZE");
     assert_refused(&run(&[("HAUL_USER_ID", "a/b")], &upload), 2, "--user-id", "HAUL_USER_ID");
     assert_refused(&run(&[("HAUL_IF_EXISTS", "x")], &upload), 2, "--if-exists", "HAUL_IF_EXISTS");
-    assert_refused(&run(&[("HAUL_JUMP", "b")], &upload), 2, "jump hosts", "HAUL_JUMP");
+    assert_refused(&run(&[("HAUL_JUMP", "b,")], &upload), 2, "-J b,: has to be", "HAUL_JUMP");
     assert_refused(&run(&[("HAUL_QUIET", "perhaps")], &upload), 2, "a switch is 1 or 0", "HAUL_QUIET");
     home.write("hosts.toml", "[hosts.web1]\n");
     home.write("mine.toml", "[hosts.mine]\n");

@@ -47,6 +47,10 @@ impl Account {
         Some(account)
     }
 
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
     /// What is in /etc/passwd as its shell.
     pub fn set_shell(&self, shell: &Path) {
         wait_until("usermod", LOCK_LIMIT, || {
@@ -62,10 +66,6 @@ impl Account {
 
     pub fn name(&self) -> &str {
         &self.name
-    }
-
-    pub fn home(&self) -> &Path {
-        &self.home
     }
 
     pub fn password(&self) -> &str {
