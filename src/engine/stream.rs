@@ -11,7 +11,7 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
 
@@ -58,9 +58,12 @@ pub fn read_pieces(mut input: impl Read + Send + 'static, piece_bytes: usize) ->
     let (sender, pieces) = mpsc::channel(QUEUED_PIECES);
     std::thread::spawn(move || {
         loop {
-            let mut piece = Vec::with_capacity(piece_bytes);
-            let read = (&mut input).take(piece_bytes as u64).read_to_end(&mut piece);
-            let piece = read.map(|_| Bytes::from(piece));
+            let mut piece = BytesMut::zeroed(piece_bytes);
+            // What is there goes at once; while all lanes are busy the pipe gathers more.
+            let piece = match input.read(&mut piece) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                read => read.map(|bytes| piece.split_to(bytes).freeze()),
+            };
             let last = piece.as_ref().map_or(true, Bytes::is_empty);
             // Nobody listens any more: the upload is over.
             if sender.blocking_send(piece).is_err() || last {

@@ -21,6 +21,7 @@ use crate::model::merge_script::{
 use crate::model::names::RunNames;
 use crate::model::record::Record;
 use crate::model::run_id::RunId;
+use crate::remote::RemoteErrorKind;
 
 /// Between two looks at the record.
 const LOOK: Duration = Duration::from_millis(250);
@@ -89,6 +90,7 @@ impl ScriptMerge {
                 let kind = match &error {
                     JobError::Lost | JobError::Silent(_) => FailureKind::Link,
                     JobError::Start(error) if error.is_link() => FailureKind::Link,
+                    JobError::Start(error) if error.kind == RemoteErrorKind::NoSpace => FailureKind::Storage,
                     JobError::Start(_) | JobError::TimedOut(_) => FailureKind::Failed,
                 };
                 Failure::new(kind, Phase::Merge, self.site.place(), error)

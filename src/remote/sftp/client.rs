@@ -300,18 +300,22 @@ impl Files for SftpClient {
             let request = Request::ReadDirectory { handle: &directory.handle };
             self.ask("list", Object::Path(path), request)
         };
-        'reading: loop {
+        loop {
             // Most directories end with the second answer.
             let answers = match self.features.in_order {
                 true => <[_; 2]>::from(tokio::try_join!(read(), read())?).into(),
                 false => vec![read().await?],
             };
+            let mut at_end = false;
             for answer in answers {
                 match answer {
                     Reply::Names(names) => listing.add(names)?,
-                    Reply::Status(Status { code: status::END_OF_FILE, .. }) => break 'reading,
+                    Reply::Status(Status { code: status::END_OF_FILE, .. }) => at_end = true,
                     other => return Err(self.refused(&format!("list {path:?}"), other)),
                 }
+            }
+            if at_end {
+                break;
             }
         }
         // Nothing hangs on how a directory closes, so nobody waits for it.

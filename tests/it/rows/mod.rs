@@ -15,6 +15,7 @@ mod interrupts;
 mod locks;
 mod merging;
 mod names;
+mod pipes;
 pub mod place;
 mod progress;
 mod resuming;
