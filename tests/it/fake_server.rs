@@ -217,6 +217,38 @@ async fn limits_asked_for_together_with_the_greeting() {
 }
 
 #[tokio::test]
+async fn the_end_of_a_directory_may_be_told_before_its_names() {
+    let (ours, theirs) = tokio::io::duplex(64 * 1024);
+    let mut server = FakeServer(theirs);
+    let (reader, writer) = tokio::io::split(ours);
+    let options = SftpOptions { in_order: true, ..options() };
+    let play = async {
+        server.expect(INIT).await;
+        let limits = server.expect(EXTENDED).await;
+        server.send(&[2, 0, 0, 0, 3]).await;
+        server.status(limits.id, 8).await;
+        let asked = server.expect(OPENDIR).await;
+        server.string(HANDLE, asked.id, b"directory").await;
+        // Two are on their way at once, and which is sent first is left to chance.
+        let (first, second) = (server.expect(READDIR).await, server.expect(READDIR).await);
+        server.status(first.id, 1).await;
+        let mut body = BytesMut::new();
+        body.put_u32(1);
+        put_string(&mut body, b"a");
+        put_string(&mut body, b"-rw------- a");
+        body.put_u32(0);
+        server.reply(NAME, second.id, &body).await;
+        server.expect(CLOSE).await;
+    };
+    let listing = async {
+        let client = SftpClient::start(reader, writer, options).await.unwrap();
+        client.list(&path("/x"), 10).await.unwrap()
+    };
+    let (entries, ()) = timeout(DEADLINE, async { tokio::join!(listing, play) }).await.expect("it hangs");
+    assert_eq!(entries.iter().map(|entry| &entry.name[..]).collect::<Vec<_>>(), [b"a"]);
+}
+
+#[tokio::test]
 async fn a_server_that_falls_silent() {
     let client = session(sleep_on).await;
     let (one, two) = tokio::join!(stat(&client), stat(&client));

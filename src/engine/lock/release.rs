@@ -87,13 +87,13 @@ pub(super) async fn clear_private(
     private: &RunNames,
 ) -> Result<(), RemoteError> {
     if files.features().in_order {
-        let (removed, _) = tokio::join!(
-            files.remove_directory(private.directory()),
-            // Shows again below.
-            files.remove_directory(names.temp())
-        );
-        if removed.is_ok() {
-            return Ok(());
+        let both =
+            tokio::join!(files.remove_directory(private.directory()), files.remove_directory(names.temp()));
+        match both {
+            (Ok(()), Ok(())) => return Ok(()),
+            // The second may have come before the first, or something else is in there.
+            (Ok(()), Err(_)) => return files.remove_directory(names.temp()).await.or_else(stop_at_link),
+            (Err(_), _) => {}
         }
     }
     if let Err(error) = files.remove_directory(private.directory()).await {
