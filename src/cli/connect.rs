@@ -96,7 +96,8 @@ pub fn targets(destination: &Destination, inventory: &Inventory) -> Result<Vec<T
 pub enum Asking {
     /// The person at the terminal, where there is one.
     Person(Arc<Screen>),
-    Nobody,
+    /// Nobody; what is only said goes there.
+    Nobody(Arc<Screen>),
 }
 
 /// The way to one host, everything that is wrong with it said.
@@ -106,7 +107,7 @@ pub struct Way {
     pub notes: Vec<String>,
 }
 
-/// As [`way_to`]; a person who wants details reads the notes.
+/// As [`way_to`]; whoever wants details reads the notes.
 pub fn connector_for(
     target: &Target,
     args: &ConnectionArgs,
@@ -115,10 +116,9 @@ pub fn connector_for(
     stall_timeout: Duration,
 ) -> Result<Arc<dyn Connector>, CliError> {
     let way = way_to(target, args, account, asking, stall_timeout)?;
-    if let Asking::Person(screen) = asking {
-        for note in &way.notes {
-            screen.detail_once(&format!("haul: {note}"));
-        }
+    let (Asking::Person(screen) | Asking::Nobody(screen)) = asking;
+    for note in &way.notes {
+        screen.detail_once(&format!("haul: {note}"));
     }
     Ok(way.connector)
 }
@@ -322,7 +322,13 @@ mod tests {
         let destination = Destination::parse(OsStr::new(destination)).expect("a destination");
         let target = targets(&destination, &Inventory::new(file)).map_err(|error| error.message)?.remove(0);
         let args = ConnectionArgs { ssh_config: Some("none".into()), ..args.clone() };
-        let chain = ssh_options(&target, &args, &account, &Asking::Nobody, DEFAULT_STALL_TIMEOUT);
+        let chain = ssh_options(
+            &target,
+            &args,
+            &account,
+            &Asking::Nobody(Arc::new(Screen::plain(true))),
+            DEFAULT_STALL_TIMEOUT,
+        );
         Ok(chain.map_err(|error| error.message)?.options)
     }
 

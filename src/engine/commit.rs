@@ -269,21 +269,33 @@ pub async fn commit(
 /// A rename was answered with OK. There are servers that say so and move nothing, or not
 /// all of it: what stands at the target is looked at before anybody is told of a success.
 async fn check_in_place(site: &Site, merged: &RemotePath, size: u64) -> Result<(), Failure> {
-    let failed = site.failed(Phase::Commit);
-    let target = site.names.target();
-    if was_moved(site, merged, target, size).await.map_err(&failed)? {
-        return Ok(());
-    }
-    let there = match site.files.lstat(target).await {
-        Ok(attributes) => {
-            attributes.size.map_or("a file".to_owned(), |size| format!("a file of {size} bytes"))
-        }
-        Err(error) if error.is_not_found() => "nothing".to_owned(),
-        Err(error) => return Err(failed(error)),
+    let there = match look_in_place(site, merged, size).await {
+        // One refusal may be a server's bad moment.
+        Err(error) if !error.is_link() => look_in_place(site, merged, size).await,
+        looked => looked,
     };
-    let cause = format!("the server said that {size} bytes were put in place, and there is {there}");
+    let Some(there) = there.map_err(site.failed(Phase::Commit))? else { return Ok(()) };
+    let cause = format!("the server said that {size} bytes were put in place, but {there}");
     Err(Failure::new(FailureKind::Verification, Phase::Commit, site.place(), cause)
         .next_step("look at the target, and run the same command again"))
+}
+
+/// What contradicts that a file of `size` bytes stands at the target, and only there.
+async fn look_in_place(site: &Site, merged: &RemotePath, size: u64) -> Result<Option<String>, RemoteError> {
+    let (from, to) = tokio::join!(site.files.lstat(merged), site.files.lstat(site.names.target()));
+    match to {
+        Ok(attributes) => match attributes.size {
+            Some(there) if there != size => return Ok(Some(format!("a file of {there} bytes is there"))),
+            _ => {}
+        },
+        Err(error) if error.is_not_found() => return Ok(Some("nothing is there".to_owned())),
+        Err(error) => return Err(error),
+    }
+    match from {
+        Ok(_) => Ok(Some("the merged file still has its own name".to_owned())),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 async fn put_in_place(

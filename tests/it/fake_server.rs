@@ -444,9 +444,14 @@ async fn unknown_status_codes_are_failures_and_the_session_goes_on() {
         (1, RemoteErrorKind::Failure),
     ];
     let client = session(move |mut server| async move {
-        for (code, _) in table {
+        for (code, kind) in table {
             let asked = server.expect(STAT).await;
             server.status(asked.id, code).await;
+            if kind == RemoteErrorKind::Failure {
+                // Whether the name is there at all, which some servers tell only so.
+                let looked = server.expect(OPENDIR).await;
+                server.status(looked.id, 4).await;
+            }
         }
         sleep_on(server).await;
     });

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use haul::engine::failure::{Failure, FailureKind};
 use haul::engine::lock::{
     Acquirer, Held, Keeper, LockContext, LockKind, LockState, LockTimes, fence, holder, look, release,
@@ -609,6 +610,19 @@ async fn the_keeper_links_a_vanished_lock_again_and_stops_for_anothers() {
         assert_eq!(disk.paths(), ["/srv/img.qcow2:lock"], "{quirks:?}");
         assert_eq!(disk.read_file(&lock), Some(other.to_text()), "another's lock was written to");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_that_the_server_garbled_is_written_again() {
+    let disk = Disk::new(Quirks::default());
+    let files = Memory::new(&disk, 11).shared();
+    let held = win(&*files, "alice", elsewhere(), &PLAIN).await;
+    let handle = files.open(&held.private().lock(), OpenMode::WRITE, None).await.expect("opens");
+    let garbage = Bytes::from_static(b"\0garbage");
+    files.submit_write(&handle, 0, garbage).await.expect("sent").await.expect("written");
+    files.close(handle).await.expect("closed");
+    held.check(&*files).await.expect("still this run's");
+    assert_eq!(info_at_lock(&disk).expect("whole again").run, held.run());
 }
 
 #[tokio::test(start_paused = true)]

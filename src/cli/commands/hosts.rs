@@ -64,7 +64,8 @@ async fn ping_all(
 ) -> Result<Vec<Answer>, CliError> {
     let screen = Arc::new(Screen::plain(args.output.quiet).verbose(args.output.verbose > 0));
     // Questions of several hosts at once would be in each other's way.
-    let asking = if hosts.len() == 1 { Asking::Person(screen.clone()) } else { Asking::Nobody };
+    let asking =
+        if hosts.len() == 1 { Asking::Person(screen.clone()) } else { Asking::Nobody(screen.clone()) };
     let connectors = hosts.iter().map(|host| {
         let target = Target::whole_host(host.clone()).within(inventory);
         connector_for(&target, &args.connection, account, &asking, DEFAULT_STALL_TIMEOUT)

@@ -108,7 +108,11 @@ impl OneHost {
     ) -> Result<Arc<dyn Connector>, CliError> {
         // Questions of several hosts would be in each other's way, and while one is open
         // the others could say nothing.
-        let asking = if self.alone { Asking::Person(self.screen.clone()) } else { Asking::Nobody };
+        let asking = if self.alone {
+            Asking::Person(self.screen.clone())
+        } else {
+            Asking::Nobody(self.screen.clone())
+        };
         connector_for(&self.target, args, &self.account, &asking, stall_timeout)
     }
 

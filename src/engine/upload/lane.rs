@@ -25,9 +25,10 @@ use crate::remote::files::{Files, Handle, OpenMode};
 /// Part files are readable by their owner only, until the merged file gets its own mode.
 const PART_MODE: u32 = 0o600;
 
-/// Opens for writing what may be there already; never empties it.
+/// Opens for writing what may be there already; never empties it, which Erlang's server does
+/// to what is not opened for reading too.
 const OPEN_PART: OpenMode =
-    OpenMode { read: false, write: true, create: true, truncate: false, exclusive: false };
+    OpenMode { read: true, write: true, create: true, truncate: false, exclusive: false };
 
 /// What all lanes of an upload write to.
 #[derive(Clone)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::codec::{self, MAX_HANDLE_BYTES, MAX_PATH_BYTES, Reply, Status};
 use super::listing::{Listing, OpenDirectory};
@@ -23,10 +23,10 @@ use crate::remote::files::{
 
 /// Most names of a directory that are looked through for one that may be missing.
 const MISSING_ENTRIES_MAX: usize = 100_000;
-/// How often a file is opened whose handle is that of another, and how long it waits for
-/// one to be closed in between.
-const SHARED_HANDLE_TRIES: u32 = 4;
-const SHARED_HANDLE_PAUSE: Duration = Duration::from_secs(1);
+/// A server that takes as many handles as this is never short of them.
+const FEW_HANDLES: u64 = 16;
+/// How long a file waits for another one to be closed, on a server with few handles.
+const HANDLE_LIMIT: Duration = Duration::from_secs(3);
 /// ST_RDONLY in what statvfs answers.
 const READ_ONLY: u64 = 1;
 
@@ -38,13 +38,16 @@ pub struct SftpClient {
     session: Session,
     features: Features,
     paths: Arc<OpenPaths>,
-    /// Told of each handle that was closed.
-    handle_closed: Notify,
+    /// As many places as handles may be open, where that is few.
+    gate: Option<Arc<Semaphore>>,
 }
 
-/// The paths of open handles, for messages.
+/// One of the handles that may be open; `None` where there are enough.
+type Place = Option<OwnedSemaphorePermit>;
+
+/// The paths of open handles, for messages and to notice one that is given twice.
 #[derive(Default)]
-struct OpenPaths(Mutex<HashMap<Bytes, RemotePath>>);
+struct OpenPaths(Mutex<HashMap<Bytes, (RemotePath, Place)>>);
 
 /// What a request is about, for messages.
 enum Object<'a> {
@@ -55,7 +58,7 @@ enum Object<'a> {
 
 impl OpenPaths {
     /// No code panics while it holds the lock.
-    fn lock(&self) -> MutexGuard<'_, HashMap<Bytes, RemotePath>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Bytes, (RemotePath, Place)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -66,7 +69,7 @@ impl fmt::Display for Object<'_> {
             Object::Path(path) => write!(f, "{path:?}"),
             Object::Paths(from, to) => write!(f, "{from:?} to {to:?}"),
             Object::Handle(paths, handle) => match paths.lock().get(&handle.0) {
-                Some(path) => write!(f, "{path:?}"),
+                Some((path, _)) => write!(f, "{path:?}"),
                 None => f.write_str("a closed file"),
             },
         }
@@ -75,7 +78,9 @@ impl fmt::Display for Object<'_> {
 
 impl SftpClient {
     pub(super) fn new(session: Session, features: Features) -> SftpClient {
-        SftpClient { session, features, paths: Arc::default(), handle_closed: Notify::new() }
+        let few = features.open_handles.filter(|handles| *handles < FEW_HANDLES);
+        let gate = few.and_then(|handles| usize::try_from(handles).ok()).map(|n| Arc::new(Semaphore::new(n)));
+        SftpClient { session, features, paths: Arc::default(), gate }
     }
 
     fn requests(&self) -> &Requests {
@@ -200,31 +205,38 @@ impl SftpClient {
         }
     }
 
-    /// The inner error: the server gave the file a handle that another open file has, as
-    /// Erlang's does from the third open file of a session on. What is written to one of
-    /// the two would go to the other, so the newer one is closed at once.
-    async fn try_to_open(
+    /// Waits until one more handle may be open, where the server keeps few apart.
+    async fn place_for_a_handle(&self, operation: &str, path: &RemotePath) -> Result<Place, RemoteError> {
+        let Some(gate) = &self.gate else { return Ok(None) };
+        match tokio::time::timeout(HANDLE_LIMIT, gate.clone().acquire_owned()).await {
+            Ok(Ok(place)) => Ok(Some(place)),
+            Ok(Err(_)) | Err(_) => Err(RemoteError::new(
+                RemoteErrorKind::Failure,
+                format!("{operation} {path:?}: the server keeps no more open files apart in one session"),
+            )),
+        }
+    }
+
+    /// A handle that another open file has would mix up the two.
+    async fn keep_handle(
         &self,
+        operation: &str,
         path: &RemotePath,
-        how: OpenMode,
-        mode: Option<u32>,
-    ) -> Result<Result<Handle, RemoteError>, RemoteError> {
-        let request = Request::Open { path: path.as_bytes(), how, mode };
-        let opened = self.ask_handle("open", path, request).await;
-        let handle = if how.create { opened? } else { self.or_missing(path, opened).await? };
+        handle: Bytes,
+        place: Place,
+    ) -> Result<Bytes, RemoteError> {
         let other = match self.paths.lock().entry(handle.clone()) {
             Entry::Vacant(free) => {
-                free.insert(path.clone());
-                return Ok(Ok(Handle(handle)));
+                free.insert((path.clone(), place));
+                return Ok(handle);
             }
-            Entry::Occupied(other) => other.get().clone(),
+            Entry::Occupied(other) => other.get().0.clone(),
         };
-        let object = Object::Path(path);
-        self.order("close", object, Request::Close { handle: &handle }).await?;
-        Ok(Err(RemoteError::new(
+        self.order("close", Object::Path(path), Request::Close { handle: &handle }).await?;
+        Err(RemoteError::new(
             RemoteErrorKind::Failure,
-            format!("open {path:?}: the server gave it the handle of {other:?}, which is still open"),
-        )))
+            format!("{operation} {path:?}: the server gave it the handle of {other:?}, which is still open"),
+        ))
     }
 
     fn require(&self, announced: bool, extension: &str, what: impl fmt::Display) -> Result<(), RemoteError> {
@@ -264,6 +276,18 @@ fn check_handle(operation: &str, handle: &Handle) -> Result<(), RemoteError> {
     Err(RemoteError::new(RemoteErrorKind::BadRequest, format!("{operation}: no handle of this session")))
 }
 
+/// The handle of a directory that is being read, known as open until it drops.
+struct ListedHandle<'a> {
+    handle: Bytes,
+    paths: &'a OpenPaths,
+}
+
+impl Drop for ListedHandle<'_> {
+    fn drop(&mut self) {
+        self.paths.lock().remove(&self.handle);
+    }
+}
+
 #[async_trait]
 impl Files for SftpClient {
     fn features(&self) -> &Features {
@@ -291,10 +315,14 @@ impl Files for SftpClient {
     }
 
     async fn list(&self, path: &RemotePath, limit: usize) -> Result<Vec<DirectoryEntry>, RemoteError> {
+        let place = self.place_for_a_handle("list", path).await?;
         let request = Request::OpenDirectory { path: path.as_bytes() };
         let opened = self.ask_handle("list", path, request).await;
         let handle = self.or_missing(path, opened).await?;
+        let handle = self.keep_handle("list", path, handle, place).await?;
         let mut directory = OpenDirectory { handle, requests: self.requests(), closed: false };
+        // Dropped before the directory is: then its close may be on its way.
+        let listed = ListedHandle { handle: directory.handle.clone(), paths: &self.paths };
         let mut listing = Listing::new(path, limit);
         let read = || {
             let request = Request::ReadDirectory { handle: &directory.handle };
@@ -319,6 +347,8 @@ impl Files for SftpClient {
             }
         }
         // Nothing hangs on how a directory closes, so nobody waits for it.
+        let _place = self.paths.lock().remove(&directory.handle);
+        drop(listed);
         let close = Request::Close { handle: &directory.handle };
         let sent = self.requests().submit(close, Bytes::new()).await;
         directory.closed = true;
@@ -327,17 +357,11 @@ impl Files for SftpClient {
     }
 
     async fn open(&self, path: &RemotePath, how: OpenMode, mode: Option<u32>) -> Result<Handle, RemoteError> {
-        for _ in 1..SHARED_HANDLE_TRIES {
-            match self.try_to_open(path, how, mode).await? {
-                Ok(handle) => return Ok(handle),
-                // It exists now, so this cannot be tried again.
-                Err(shared) if how.exclusive => return Err(shared),
-                Err(_) => {}
-            }
-            // An elapsed limit is another try as well.
-            let _ = tokio::time::timeout(SHARED_HANDLE_PAUSE, self.handle_closed.notified()).await;
-        }
-        self.try_to_open(path, how, mode).await?
+        let place = self.place_for_a_handle("open", path).await?;
+        let request = Request::Open { path: path.as_bytes(), how, mode };
+        let opened = self.ask_handle("open", path, request).await;
+        let handle = if how.create { opened? } else { self.or_missing(path, opened).await? };
+        self.keep_handle("open", path, handle, place).await.map(Handle)
     }
 
     async fn read_at(&self, handle: &Handle, offset: u64, length: usize) -> Result<Bytes, RemoteError> {
@@ -416,11 +440,10 @@ impl Files for SftpClient {
         let what = format!("close {}", Object::Handle(&self.paths, &handle));
         let told = |reason: RemoteError| RemoteError::new(reason.kind, format!("{what}: {}", reason.message));
         // Once the close is on its way the server may give the handle to the next file.
-        self.paths.lock().remove(&handle.0);
+        let _place = self.paths.lock().remove(&handle.0);
         let answer = self.requests().submit(Request::Close { handle: &handle.0 }, Bytes::new()).await;
         closing.sent();
         let reply = reply_of(answer.map_err(told)?, self.requests()).await.map_err(told)?;
-        self.handle_closed.notify_waiters();
         match reply {
             Reply::Status(Status { code: status::OK, .. }) => Ok(()),
             other => Err(self.refused(&what, other)),
@@ -428,6 +451,9 @@ impl Files for SftpClient {
     }
 
     async fn close_unheard(&self, handle: Handle) -> Result<(), RemoteError> {
+        if self.gate.is_some() {
+            return self.close(handle).await;
+        }
         self.paths.lock().remove(&handle.0);
         self.requests().close_later(handle.0);
         Ok(())

@@ -18,6 +18,8 @@ use crate::remote::files::Features;
 const COMMON_TRANSFER_BYTES: u64 = 32 * 1024;
 /// The most that is put into one packet: OpenSSH's packets end at 256 KiB.
 const MAX_TRANSFER_BYTES: u64 = 255 * 1024;
+/// Handles that are opened at once to see whether they differ.
+const TRIED_HANDLES: usize = 4;
 /// What a packet needs beside its data.
 const PACKET_OVERHEAD_BYTES: u64 = 1024;
 
@@ -31,6 +33,9 @@ pub struct SftpOptions {
     /// The server is known to be OpenSSH's, which answers one request after the other: the
     /// limits are asked for together with the greeting, which others may not expect.
     pub in_order: bool,
+    /// Looks whether the server gives different handles to different files, where it is
+    /// not known to.
+    pub compare_handles: bool,
 }
 
 impl Default for SftpOptions {
@@ -39,6 +44,7 @@ impl Default for SftpOptions {
             handshake_timeout: Duration::from_secs(15),
             stall_timeout: Duration::from_secs(30),
             in_order: false,
+            compare_handles: false,
         }
     }
 }
@@ -67,7 +73,7 @@ impl SftpClient {
         S: PacketSink + 'static,
     {
         let (session, greeting) = Session::start(reader, sink, options.stall_timeout);
-        let shaken = shake_hands(session.requests(), greeting, options.in_order);
+        let shaken = shake_hands(session.requests(), greeting, options);
         let features = match tokio::time::timeout(options.handshake_timeout, shaken).await {
             Ok(Ok(features)) => features,
             Ok(Err(error)) => {
@@ -90,12 +96,12 @@ impl SftpClient {
 async fn shake_hands(
     requests: &Requests,
     greeting: oneshot::Receiver<Greeting>,
-    in_order: bool,
+    options: SftpOptions,
 ) -> Result<Features, RemoteError> {
     let in_greeting =
         |reason: RemoteError| RemoteError::new(reason.kind, format!("SFTP greeting: {}", reason.message));
     let mut limits = None;
-    if in_order {
+    if options.in_order {
         limits = Some(requests.submit(Request::Limits, Bytes::new()).await.map_err(in_greeting)?);
     }
     let Ok(greeting) = greeting.await else {
@@ -110,11 +116,45 @@ async fn shake_hands(
     if limits.is_none() && announces(&greeting, "limits@openssh.com", "1") {
         limits = Some(requests.submit(Request::Limits, Bytes::new()).await.map_err(in_greeting)?);
     }
-    let limits = match limits {
-        Some(answer) => limits_of(answer.await.ok().and_then(Answer::take)),
-        None => None,
+    // Another program may serve SFTP behind OpenSSH's sshd; this extension gives it away.
+    let in_order = options.in_order && announces(&greeting, "fstatvfs@openssh.com", "2");
+    let told = async {
+        match limits {
+            Some(answer) => limits_of(answer.await.ok().and_then(Answer::take)),
+            None => None,
+        }
     };
-    Ok(Features { in_order, ..features_of(&greeting, limits) })
+    if in_order || !options.compare_handles {
+        return Ok(Features { in_order, ..features_of(&greeting, told.await) });
+    }
+    let (limits, distinct) = tokio::join!(told, distinct_handles(requests));
+    let features = features_of(&greeting, limits);
+    let open_handles = distinct.map_err(in_greeting)?.or(features.open_handles);
+    Ok(Features { open_handles, ..features })
+}
+
+/// Opens one directory a few times: some servers (Erlang's) give one handle to all that is
+/// open in a session, from the third on. Gives how many can be told apart, where that is
+/// less than was opened.
+async fn distinct_handles(requests: &Requests) -> Result<Option<u64>, RemoteError> {
+    let mut answers = Vec::new();
+    for _ in 0..TRIED_HANDLES {
+        answers.push(requests.submit(Request::OpenDirectory { path: b"." }, Bytes::new()).await?);
+    }
+    let mut handles = Vec::new();
+    for answer in answers {
+        if let Some(Reply::Handle(handle)) = answer.await.ok().and_then(Answer::take) {
+            handles.push(handle);
+        }
+    }
+    for handle in &handles {
+        // What these closes say interests nobody.
+        requests.submit(Request::Close { handle }, Bytes::new()).await?;
+    }
+    let opened = handles.len();
+    handles.sort();
+    handles.dedup();
+    Ok((handles.len() < opened).then_some(handles.len() as u64))
 }
 
 /// A server that announces limits and then refuses to tell them has the common ones.

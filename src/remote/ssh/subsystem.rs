@@ -32,6 +32,7 @@ pub async fn start_sftp(shared: Arc<Shared>, channel: Channel<Msg>) -> Result<Ar
         handshake_timeout: shared.options.stall_timeout,
         stall_timeout: shared.options.stall_timeout,
         in_order: shared.link.server_name().starts_with("SSH-2.0-OpenSSH_"),
+        compare_handles: true,
     };
     let (read, write) = channel.split();
     let write = Arc::new(write);

@@ -154,6 +154,42 @@ fn hosts_toml_wins_over_ssh_s_files_and_knows_jump_hosts() {
 }
 
 #[test]
+fn names_need_not_be_ascii() {
+    let site = Site::new();
+    site.write(
+        "conf.d/00-names.conf",
+        &format!(
+            "Host bücher\n HostName 127.0.0.1\n Port {}\n User {}\n IdentityFile ~/.ssh/keys/web\n",
+            site.web.port(),
+            site.web.user()
+        ),
+    );
+    let (code, out, err) = said(&site.haul(&["exec", "bücher", "--", "echo", "für Bücher"]));
+    assert_eq!((code, out.as_str()), (Some(0), "für Bücher\n"), "{err}");
+    let (code, out, err) = said(&site.haul(&["hosts", "--ping", "bücher"]));
+    assert_eq!(code, Some(0), "{out}{err}");
+    assert!(out.contains("bücher"), "{out}");
+}
+
+#[test]
+fn addresses_stand_in_brackets_and_urls_name_the_port() {
+    let site = Site::new();
+    let key = site.home.path().join(".ssh/keys/web").display().to_string();
+    fs::write(site.home.path().join("img"), "content").expect("a source");
+    let (port, user, directory) = (site.web.port(), site.web.user(), site.target().display().to_string());
+    for (name, destination) in [
+        ("one", format!("{user}@[127.0.0.1]:{directory}/one")),
+        ("two", format!("sftp://{user}@127.0.0.1:{port}{directory}/two")),
+        ("three", format!("ssh://{user}@[127.0.0.1]:{port}{directory}/three")),
+    ] {
+        let port = port.to_string();
+        let (code, _, err) = said(&site.haul(&["put", "-P", &port, "-i", &key, "img", &destination]));
+        assert_eq!(code, Some(0), "{err}");
+        assert_eq!(fs::read_to_string(site.target().join(name)).expect(name), "content");
+    }
+}
+
+#[test]
 fn a_proxy_command_of_the_configuration_is_run() {
     let site = Site::new();
     site.write(

@@ -81,13 +81,18 @@ fn parse_uri(text: &str) -> Option<Hop> {
         return None;
     }
     let (host, port) = split_port(rest)?;
-    let name = host.strip_suffix('.').unwrap_or(host);
-    let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-    let begins_well = name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric());
-    if !begins_well || !name.bytes().all(good) || name.contains("..") {
+    if !is_domain(host) {
         return None;
     }
+    let name = host.strip_suffix('.').unwrap_or(host);
     Some((user, name.to_owned(), port))
+}
+
+/// Whether DNS could have a domain of this name, a dot at its end or not.
+pub fn is_domain(name: &str) -> bool {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    let begins_well = name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric());
+    begins_well && name.bytes().all(good) && !name.contains("..")
 }
 
 /// A host, in brackets if it has colons, and a port if there is one.

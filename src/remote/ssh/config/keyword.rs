@@ -1,7 +1,7 @@
 //! Every keyword of ssh_config: what haul makes of it, and what may stand behind it.
 
 use super::jump;
-use super::settings::{Canonicalize, Checking, MAX_KNOWN_HOSTS_FILES, Settings};
+use super::settings::{Canonicalize, Checking, MAX_CANONICAL_DOMAINS, MAX_KNOWN_HOSTS_FILES, Settings};
 use super::{World, expand, values, words};
 use crate::remote::ssh::options::AddressFamily;
 
@@ -112,21 +112,22 @@ impl Line<'_> {
         self.set(slot, word)
     }
 
-    fn set_files(&mut self, slot: &mut Vec<String>) -> Result<(), String> {
-        let files: Vec<String> = self.words.by_ref().collect();
-        if files.iter().any(String::is_empty) {
+    /// All that is left, at most `limit` words; `none` stands alone.
+    fn set_words(&mut self, slot: &mut Vec<String>, limit: usize) -> Result<(), String> {
+        let names: Vec<String> = self.words.by_ref().collect();
+        if names.iter().any(String::is_empty) {
             return Err("a name is empty".to_owned());
         }
-        if files.len() > 1 && files.iter().any(|file| file.eq_ignore_ascii_case("none")) {
+        if names.len() > 1 && names.iter().any(|name| name.eq_ignore_ascii_case("none")) {
             return Err("'none' has to stand alone".to_owned());
         }
         if !self.active || !slot.is_empty() {
             return Ok(());
         }
-        if files.len() > MAX_KNOWN_HOSTS_FILES {
-            return Err(format!("more than {MAX_KNOWN_HOSTS_FILES} files are named"));
+        if names.len() > limit {
+            return Err(format!("has more than {limit} names"));
         }
-        *slot = files;
+        *slot = names;
         Ok(())
     }
 }
@@ -248,6 +249,13 @@ fn proxy_command(settings: &mut Settings, line: &mut Line<'_>) -> Result<(), Str
     Ok(())
 }
 
+fn canonical_domains(settings: &mut Settings, line: &mut Line<'_>) -> Result<(), String> {
+    if let Some(name) = line.words.as_slice().iter().find(|name| !jump::is_domain(name)) {
+        return Err(format!("'{name}' is no domain"));
+    }
+    line.set_words(&mut settings.canonical_domains, MAX_CANONICAL_DOMAINS)
+}
+
 fn set_port(settings: &mut Settings, line: &mut Line<'_>) -> Result<(), String> {
     let port = values::port(&line.word()?).ok_or("has to be a number from 1 to 65535")?;
     line.set(&mut settings.port, port)
@@ -282,6 +290,9 @@ const KEYWORDS: &[(&str, Meaning)] = &[
     ("AddressFamily", Setting(|s, l| l.set_one_of(&mut s.address_family, &FAMILIES))),
     ("BatchMode", Setting(|s, l| l.set_flag(&mut s.batch_mode))),
     ("BindAddress", Setting(|s, l| l.set_word(&mut s.bind_address))),
+    ("CanonicalDomains", Setting(canonical_domains)),
+    ("CanonicalizeFallbackLocal", Setting(|s, l| l.set_flag(&mut s.canonicalize_fallback_local))),
+    ("CanonicalizeMaxDots", Setting(|s, l| l.set_integer(&mut s.canonicalize_max_dots))),
     ("CanonicalizeHostname", Setting(|s, l| l.set_one_of(&mut s.canonicalize_hostname, &CANONICALIZE))),
     ("CASignatureAlgorithms", Setting(|s, l| l.set_algorithms(&mut s.ca_signature_algorithms))),
     ("CertificateFile", Setting(certificate_file)),
@@ -291,7 +302,7 @@ const KEYWORDS: &[(&str, Meaning)] = &[
     ("Compression", Setting(|s, l| l.set_one_of(&mut s.compression, &[("yes", true), ("no", false)]))),
     ("ConnectTimeout", Setting(|s, l| l.set_time(&mut s.connect_timeout))),
     ("DSAAuthentication", Setting(|s, l| l.set_one_of(&mut s.pubkey_authentication, &PUBKEY))),
-    ("GlobalKnownHostsFile", Setting(|s, l| l.set_files(&mut s.global_known_hosts))),
+    ("GlobalKnownHostsFile", Setting(|s, l| l.set_words(&mut s.global_known_hosts, MAX_KNOWN_HOSTS_FILES))),
     ("HashKnownHosts", Setting(|s, l| l.set_flag(&mut s.hash_known_hosts))),
     ("HostKeyAlgorithms", Setting(|s, l| l.set_algorithms(&mut s.host_key_algorithms))),
     ("HostKeyAlias", Setting(|s, l| l.set_word(&mut s.host_key_alias))),
@@ -323,10 +334,9 @@ const KEYWORDS: &[(&str, Meaning)] = &[
     ("Tag", Setting(|s, l| l.set_word(&mut s.tag))),
     ("TISAuthentication", Setting(|s, l| l.set_flag(&mut s.kbd_interactive_authentication))),
     ("User", Setting(|s, l| l.set_word(&mut s.user))),
-    ("UserKnownHostsFile", Setting(|s, l| l.set_files(&mut s.user_known_hosts))),
+    ("UserKnownHostsFile", Setting(|s, l| l.set_words(&mut s.user_known_hosts, MAX_KNOWN_HOSTS_FILES))),
     // What haul cannot do and somebody may count on.
     ("BindInterface", missed(Word)),
-    ("CanonicalDomains", missed(Rest)),
     ("CanonicalizePermittedCNAMEs", missed(Rest)),
     ("DynamicForward", missed(Rest)),
     ("ForwardAgent", missed(Word)),
@@ -352,8 +362,6 @@ const KEYWORDS: &[(&str, Meaning)] = &[
     ("VerifyHostKeyDNS", missed(OneOf(&["yes", "no", "ask", "true", "false"]))),
     // What is about a terminal, a window, a shared connection, or ssh's own ways.
     ("AddKeysToAgent", harmless(Rest)),
-    ("CanonicalizeFallbackLocal", harmless(Flag)),
-    ("CanonicalizeMaxDots", harmless(Integer)),
     ("ChannelTimeout", harmless(Rest)),
     ("ClearAllForwardings", harmless(Flag)),
     ("ConnectionAttempts", harmless(Integer)),

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
+use std::net::ToSocketAddrs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use super::World;
 use super::pattern;
 use crate::model::escape::printable;
+use crate::remote::ssh::options::{AddressFamily, DEFAULT_PORT};
 
 /// A configuration file larger than this, in bytes, is refused.
 const MAX_FILE_BYTES: u64 = 16 << 20;
@@ -86,6 +88,15 @@ impl World for Machine {
         users.lines().find_map(|line| {
             let fields: Vec<&str> = line.split(':').collect();
             (fields.len() >= 6 && fields[0] == user).then(|| fields[5].to_owned())
+        })
+    }
+
+    fn has_address(&self, name: &str, family: AddressFamily) -> bool {
+        let found = (name, DEFAULT_PORT).to_socket_addrs();
+        found.into_iter().flatten().any(|address| match family {
+            AddressFamily::Any => true,
+            AddressFamily::V4 => address.is_ipv4(),
+            AddressFamily::V6 => address.is_ipv6(),
         })
     }
 

@@ -27,6 +27,8 @@ mod words;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::remote::ssh::options::AddressFamily;
+
 /// What is wrong with the configuration, where, in one escaped line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError(pub String);
@@ -59,6 +61,8 @@ pub trait World {
     /// Of the environment.
     fn variable(&self, name: &str) -> Option<String>;
     fn home_of(&self, user: &str) -> Option<String>;
+    /// Whether the resolver knows an address of this name.
+    fn has_address(&self, name: &str, family: AddressFamily) -> bool;
     /// Whether a command of the local shell succeeds.
     fn succeeds(&self, command: &str) -> Result<bool, String>;
 }

@@ -6,7 +6,7 @@ use super::address;
 use super::expand::{self, Tokens};
 use super::jump::{Proxy, ProxyJump};
 use super::reader::{Known, Reader, Subject};
-use super::settings::{Canonicalize, Checking, NamedFile, Settings};
+use super::settings::{Canonicalize, Checking, NamedFile, Settings, Unsupported};
 use super::{ConfigError, Files, Local, World};
 use crate::model::escape::printable;
 use crate::remote::ssh::options::{AddressFamily, DEFAULT_PORT, REQUIRED_RSA_BITS};
@@ -27,6 +27,7 @@ const IDENTITIES: [&str; 7] = [
     "~/.ssh/id_dsa",
 ];
 const PASSWORD_PROMPTS: u32 = 3;
+const CANONICALIZE_MAX_DOTS: u32 = 1;
 const SERVER_ALIVE_COUNT_MAX: u32 = 3;
 
 /// One host to look up.
@@ -100,11 +101,15 @@ pub fn resolve(request: Request, local: &Local, world: &dyn World) -> Result<Res
         ConfigError(format!("{host}: {what}: {}", printable(problem.as_bytes())))
     };
     // As ssh: both can become part of a command, and neither needs what a shell reads.
+    let unfit = |name: &str, whose: &str| {
+        let name = printable(name.as_bytes());
+        ConfigError(format!("'{name}' cannot be {whose} name: a shell could read some of it as its own"))
+    };
     if !is_fit_host(&original) {
-        return Err(problem("the name", "has a character that no host's name has".to_owned()));
+        return Err(unfit(&original, "a host's"));
     }
     if let Some(user) = settings.user.as_deref().filter(|user| !is_fit_user(user)) {
-        return Err(problem("the user", format!("'{user}' has a character that no user's name has")));
+        return Err(unfit(user, "a user's"));
     }
     let mut host = original.clone();
     let subject = Subject { host: &host, original: &original, is_final: false };
@@ -122,6 +127,10 @@ pub fn resolve(request: Request, local: &Local, world: &dyn World) -> Result<Res
         }
     }
     let canonicalize = settings.canonicalize_hostname.unwrap_or(Canonicalize::No);
+    if !address::is_address(&host, family) {
+        host = canonical_name(host, &settings, canonicalize, world)
+            .map_err(|error| problem("CanonicalizeHostname", error))?;
+    }
     again |= canonicalize != Canonicalize::No;
     if again {
         settings.hostname = Some(host.clone());
@@ -129,6 +138,45 @@ pub fn resolve(request: Request, local: &Local, world: &dyn World) -> Result<Res
         read(&files, subject, &mut settings, local, world)?;
     }
     fill(settings, original.clone(), host, local, world).map_err(|(what, error)| problem(what, error))
+}
+
+/// The whole name behind a short one, if CanonicalizeHostname asks for it. A name that a
+/// jump host or a command will look up is left to them, but for `always`.
+fn canonical_name(
+    host: String,
+    settings: &Settings,
+    canonicalize: Canonicalize,
+    world: &dyn World,
+) -> Result<String, String> {
+    let is_direct = !matches!(settings.proxy_jump, Some(ProxyJump::Via(_)))
+        && settings.proxy_command.as_ref().is_none_or(|command| command.eq_ignore_ascii_case("none"));
+    match canonicalize {
+        Canonicalize::Always => {}
+        Canonicalize::Yes if is_direct => {}
+        _ => return Ok(host),
+    }
+    let family = settings.address_family.unwrap_or_default();
+    if let Some(name) = host.strip_suffix('.') {
+        if world.has_address(&host, family) {
+            return Ok(name.to_owned());
+        }
+    } else {
+        let dots = u32::try_from(host.matches('.').count()).unwrap_or(u32::MAX);
+        if dots > settings.canonicalize_max_dots.unwrap_or(CANONICALIZE_MAX_DOTS) {
+            return Ok(host);
+        }
+        let domains = settings.canonical_domains.iter();
+        for domain in domains.filter(|domain| !domain.eq_ignore_ascii_case("none")) {
+            let name = format!("{host}.{}", domain.trim_end_matches('.').to_ascii_lowercase());
+            if world.has_address(&format!("{name}."), family) {
+                return Ok(name);
+            }
+        }
+    }
+    if settings.canonicalize_fallback_local == Some(false) {
+        return Err("the name is in none of CanonicalDomains, and CanonicalizeFallbackLocal is no".to_owned());
+    }
+    Ok(host)
 }
 
 fn is_fit_host(name: &str) -> bool {
@@ -314,15 +362,9 @@ fn files_or(files: Vec<String>, defaults: &[&str]) -> Vec<String> {
 /// What a person may count on and haul does otherwise.
 fn notes(settings: &Settings) -> Vec<String> {
     let asked = settings.unsupported.iter().filter(|unsupported| !unsupported.asks_for_nothing());
-    let mut notes: Vec<String> = asked
-        .map(|unsupported| {
-            let value = printable(unsupported.value.as_bytes());
-            format!("{}: {} {value}: haul does not have this", unsupported.place, unsupported.keyword)
-        })
-        .collect();
-    if settings.canonicalize_hostname.is_some_and(|canonicalize| canonicalize != Canonicalize::No) {
-        notes
-            .push("CanonicalizeHostname: haul looks a name up as it is, without CanonicalDomains".to_owned());
-    }
-    notes
+    let note = |unsupported: &Unsupported| {
+        let value = printable(unsupported.value.as_bytes());
+        format!("{}: {} {value}: haul does not have this", unsupported.place, unsupported.keyword)
+    };
+    asked.map(note).collect()
 }

@@ -10,6 +10,9 @@ pub const MAX_IDENTITY_FILES: usize = 100;
 /// ssh takes no more known_hosts files of one kind than this.
 pub const MAX_KNOWN_HOSTS_FILES: usize = 32;
 
+/// ssh takes no more domains to try than this.
+pub const MAX_CANONICAL_DOMAINS: usize = 32;
+
 /// As written: nothing in it is expanded yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -60,6 +63,10 @@ pub struct Settings {
     pub log_level: Option<&'static str>,
     pub ignore_unknown: Option<String>,
     pub canonicalize_hostname: Option<Canonicalize>,
+    /// Empty is "nothing was said".
+    pub canonical_domains: Vec<String>,
+    pub canonicalize_max_dots: Option<u32>,
+    pub canonicalize_fallback_local: Option<bool>,
     pub tag: Option<String>,
 
     /// Keywords that haul cannot honour; of each the first one.

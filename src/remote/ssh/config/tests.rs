@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::resolve::{Request, Resolved, add_option, resolve};
 use super::settings::Settings;
 use super::{Files, Local, World, pattern};
+use crate::remote::ssh::options::AddressFamily;
 
 #[derive(Default)]
 pub struct Fake {
@@ -44,6 +45,10 @@ impl World for Fake {
 
     fn home_of(&self, user: &str) -> Option<String> {
         (user == "bob").then(|| "/home/bob".to_owned())
+    }
+
+    fn has_address(&self, name: &str, _: AddressFamily) -> bool {
+        ["web1.b.example.", "whole.example."].contains(&name)
     }
 
     fn succeeds(&self, command: &str) -> Result<bool, String> {
@@ -135,4 +140,37 @@ fn what_haul_does_not_have_is_noted_once_and_only_if_it_is_asked_for() {
     assert_eq!(notes.len(), 1, "{notes:?}");
     assert!(notes[0].starts_with("/home/alice/.ssh/config:2: GSSAPIAuthentication yes"), "{notes:?}");
     assert!(resolved("db", &[], &of(text)).expect("db").notes.is_empty());
+}
+
+#[test]
+fn short_names_become_whole_ones_where_that_is_asked_for() {
+    let canonical = "CanonicalDomains a.example b.example\nMatch canonical host *.b.example\n Port 2201\n";
+    let name = |host: &str, text: &str| {
+        let resolved = resolved(host, &[], &of(&format!("{text}{canonical}")))?;
+        Ok::<_, String>((resolved.hostname, resolved.port))
+    };
+    let whole = Ok(("web1.b.example".to_owned(), 2201));
+    assert_eq!(name("web1", "CanonicalizeHostname yes\n"), whole);
+    assert_eq!(name("Web1", "CanonicalizeHostname yes\n"), whole);
+    assert_eq!(name("web1", ""), Ok(("web1".to_owned(), 22)));
+    assert_eq!(name("whole.example.", "CanonicalizeHostname yes\n"), Ok(("whole.example".to_owned(), 22)));
+    assert_eq!(name("web1", "CanonicalizeHostname yes\nProxyJump j\n"), Ok(("web1".to_owned(), 22)));
+    assert_eq!(name("web1", "CanonicalizeHostname always\nProxyJump j\n"), whole);
+    assert_eq!(name("db", "CanonicalizeHostname yes\n"), Ok(("db".to_owned(), 22)));
+    assert_eq!(name("a.b.c", "CanonicalizeHostname yes\n"), Ok(("a.b.c".to_owned(), 22)));
+    let error = name("db", "CanonicalizeHostname yes\nCanonicalizeFallbackLocal no\n").expect_err("nowhere");
+    assert!(error.starts_with("db: CanonicalizeHostname: the name is in none"), "{error}");
+}
+
+#[test]
+fn what_a_shell_could_read_is_no_name() {
+    for name in ["a$b", "a;b", "-x", "a b", "a`b`", "a,b", ""] {
+        let error = resolved(name, &[], &of("")).expect_err(name);
+        assert!(error.contains("cannot be a host's name"), "{error}");
+    }
+    for user in ["a;b", "-x", "a -x", "a`b"] {
+        let error = resolved("web1", &[&format!("User=\"{user}\"")], &of("")).expect_err(user);
+        assert!(error.contains("cannot be a user's name"), "{error}");
+    }
+    assert!(resolved("fe80::1%eth0", &["User=DOM\\alice"], &of("")).is_ok());
 }
