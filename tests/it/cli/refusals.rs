@@ -66,7 +66,6 @@ fn bad_input_is_refused_in_one_line() {
         (&["put", "img", "web[3-1]:/x"], "runs backwards"),
         (&["put", "img", "all:/x"], "matches nothing"),
         (&["put", "--bogus", "img", "web1:/x"], "unexpected argument '--bogus'"),
-        (&["put", "--limit", "web1", "img", "web1:/x"], "unexpected argument '--limit'"),
         (&["status"], "<DEST>"),
         (&["status", "img"], "did you mean a local path"),
         (&["merge", "--bwlimit", "x", "web1:/x"], "a size is a whole number"),
