@@ -6,12 +6,13 @@ use super::failure::{Failure, FailureKind, Phase};
 use super::io::read_range;
 use super::job::JobError;
 use super::monitor::{Level, Monitor, Notice};
+use super::options::PutOptions;
 use super::probe::{HashError, hash_file};
 use super::report::VerifiedBy;
 use super::site::Site;
 use crate::model::digest::{Chain, Digest};
 use crate::model::remote_path::RemotePath;
-use crate::remote::files::OpenMode;
+use crate::remote::files::{Attributes, OpenMode};
 
 /// Who computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +59,19 @@ pub async fn hash_on_target(
     }
     let digest = read_back(site, path, size, phase, monitor).await?;
     Ok((digest, VerifiedBy::Sha256Readback))
+}
+
+/// Of the file that is replaced, where that was asked for.
+pub async fn hash_existing(
+    site: &Site,
+    existing: Option<Attributes>,
+    options: &PutOptions,
+    monitor: &Arc<dyn Monitor>,
+) -> Result<Option<Digest>, Failure> {
+    let size = existing.and_then(|existing| existing.size);
+    let Some(size) = size.filter(|_| options.hash_existing) else { return Ok(None) };
+    let hashed = hash_on_target(site, site.names.target(), size, By::Either, Phase::Survey, monitor);
+    Ok(Some(hashed.await?.0))
 }
 
 async fn read_back(

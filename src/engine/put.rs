@@ -11,7 +11,7 @@ use super::decide::{Decision, decide};
 use super::failure::{Failure, Phase};
 use super::further::{self, FurtherConnections};
 use super::guard::{Guard, Request};
-use super::hash::{By, hash_on_target};
+use super::hash::hash_existing;
 use super::leftovers;
 use super::limiter::Limiter;
 use super::monitor::Monitor;
@@ -189,7 +189,7 @@ impl Put {
         match decision.await? {
             Decision::Upload(hashed) => {
                 self.hashed = hashed;
-                let sha256 = self.hash_existing(site, target).await?;
+                let sha256 = hash_existing(site, target.attributes, &self.options, &self.monitor).await?;
                 self.transfer.note_existing(sha256);
                 if self.options.dry_run {
                     let attributes = would_be(asked, target.attributes, sha256);
@@ -223,14 +223,6 @@ impl Put {
                 Ok(Some(PutReport { attributes, ..report }))
             }
         }
-    }
-
-    async fn hash_existing(&self, site: &Site, target: &Target) -> Result<Option<Digest>, Failure> {
-        let size = target.attributes.and_then(|existing| existing.size);
-        let Some(size) = size.filter(|_| self.options.hash_existing) else { return Ok(None) };
-        let path = site.names.target();
-        let hashed = hash_on_target(site, path, size, By::Either, Phase::Survey, &self.monitor);
-        Ok(Some(hashed.await?.0))
     }
 
     /// In the background, so that they are there when the first byte is.

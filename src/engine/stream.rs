@@ -22,7 +22,7 @@ use super::connect::{Link, or_stopped};
 use super::decide::may_replace;
 use super::failure::{Failure, FailureKind, Phase};
 use super::guard::{Guard, Request};
-use super::hash::{By, hash_on_target};
+use super::hash::{By, hash_existing, hash_on_target};
 use super::io::write_file;
 use super::leftovers;
 use super::limiter::Limiter;
@@ -136,6 +136,7 @@ struct Begun {
     merged: RemotePath,
     before: Baseline,
     existing: Option<Attributes>,
+    existing_sha256: Option<Digest>,
     replace: Replace,
     mode: u32,
     asked: Asked,
@@ -220,6 +221,7 @@ impl Stream {
         };
         let mode = mode_of(site, run, &self.options, NEW_FILE_MODE, existing).await?;
         let asked = Asked::find(site, &self.options, None, &self.monitor).await?;
+        let existing_sha256 = hash_existing(site, existing, &self.options, &self.monitor).await?;
         let merged = run.merged(run_id()?);
         let failed = site.failed(Phase::Upload);
         write_file(site.files.as_ref(), &merged, Bytes::new(), MERGED_MODE, false).await.map_err(failed)?;
@@ -230,7 +232,8 @@ impl Stream {
         );
         self.monitor.notice(Notice { level: Level::Info, text });
         self.monitor.phase(Phase::Upload, 0, UNKNOWN_TOTAL);
-        Ok(Begun { path: site.names.target().clone(), merged, before, existing, replace, mode, asked })
+        let path = site.names.target().clone();
+        Ok(Begun { path, merged, before, existing, existing_sha256, replace, mode, asked })
     }
 
     async fn send_and_commit(
@@ -404,11 +407,10 @@ impl Stream {
                 mode: self.dressed.mode,
                 owner: self.dressed.owner,
                 changed: false,
-                before: self
-                    .begun
-                    .as_ref()
-                    .and_then(|begun| begun.existing)
-                    .map(|attributes| BeforeReport { attributes, sha256: None }),
+                before: self.begun.as_ref().and_then(|begun| {
+                    let sha256 = begun.existing_sha256;
+                    begun.existing.map(|attributes| BeforeReport { attributes, sha256 })
+                }),
             },
         }
     }

@@ -142,6 +142,14 @@ fn owner_and_mode_are_set_where_root_may() {
     }
     assert_eq!(names(&sshd, target.parent().expect("a directory")), ["disk.img"]);
 
+    // From a pipe, here one that is empty.
+    let piped = target.with_file_name("piped");
+    let outcome = client.put(Path::new("-"), &piped, &["--sudo", "--chmod=640", &to_other]).expect(0);
+    let last = outcome.last();
+    assert_eq!((owner(&piped), &last["uid"]), ((uid, gid), &uid.into()));
+    let mode = metadata(&piped).expect("metadata").mode() & 0o7777;
+    assert_eq!((mode, &last["mode"]), (0o640, &"0640".into()));
+
     client
         .put(&source, &target, &["--sudo", "--chown=nobody-of-that-name"])
         .expect(2)

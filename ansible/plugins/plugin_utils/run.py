@@ -50,7 +50,12 @@ def run(command, password, hear):
     result (or None) and the last line of standard error. The password goes through a pipe.
     """
     # What haul is to do is in its arguments and nowhere else.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith('HAUL_')}
+    # Nobody may be asked: neither by a program for that, nor at a terminal, which a session
+    # of its own does not have.
+    environment = {
+        name: value for name, value in os.environ.items()
+        if not name.startswith('HAUL_') and name not in ('SSH_ASKPASS', 'SSH_ASKPASS_REQUIRE')
+    }
     descriptors = ()
     if password is not None:
         descriptors = (_pipe_with(password),)
@@ -59,7 +64,7 @@ def run(command, password, hear):
         try:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, env=environment,
-                pass_fds=descriptors, preexec_fn=_end_with_parent,
+                pass_fds=descriptors, start_new_session=True, preexec_fn=_end_with_parent,
             )
         except OSError as problem:
             raise Refused(f"the program '{command[0]}' cannot be run: {problem.strerror}") from None

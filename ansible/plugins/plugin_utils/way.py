@@ -128,7 +128,9 @@ def arguments(get, is_default):
         raise Refused(f"haul_put speaks SSH itself and cannot use ansible_ssh_executable '{program}'")
 
     way = Way()
-    way.option('BatchMode', 'yes')
+    if password(get) is None:
+        # It would turn a password off too. Nobody is asked in any case: see run.py.
+        way.option('BatchMode', 'yes')
     # Ansible's own default asks for compression, which a big file is rarely better for.
     if not is_default('ssh_args'):
         way.words(get('ssh_args') or '', 'ansible_ssh_args')

@@ -4,7 +4,8 @@
 //! - [`connector`] makes connections: `way` (`dial`, or a `hop`, or a `proxy` command) →
 //!   `link` → key exchange with `algorithms` and `host_key` (which reads [`known_hosts`]) →
 //!   `login`;
-//! - [`connection`] opens channels: `subsystem` for files, `process` for commands.
+//! - [`connection`] opens channels: `subsystem` for files, `process` for commands, both as
+//!   another user where `sudo` is asked for.
 //!
 //! Only this folder knows russh.
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use super::stage::{Stage, sources};
+use super::stage::{Stage, key, sources};
 use crate::harness::sshd::Sshd;
 use crate::rows::client::sha256;
 use crate::rows::place::names;
@@ -138,4 +138,28 @@ fn a_task_that_is_cut_short_leaves_no_run_behind_and_its_chunks_for_the_next() {
     let played = stage.task(&parameters, &[]).run().expect(0);
     assert_eq!(played.one()["resumed"], true, "{}", played.one());
     assert!(fs::read(&target).expect("the target") == stage.source(1));
+}
+
+#[test]
+fn a_jump_host_of_the_inventory_is_gone_through() {
+    let (bastion, sshd) = (Sshd::start(), Sshd::start());
+    let configuration = bastion.directory().join("ssh_config");
+    let text = format!(
+        "Host bastion\n  HostName 127.0.0.1\n  Port {}\n  User {}\n  IdentityFile {}\n  UserKnownHostsFile {}\n",
+        bastion.port(),
+        bastion.user(),
+        bastion.key_path().display(),
+        bastion.known_hosts_path().display()
+    );
+    fs::write(&configuration, text).expect("a configuration");
+    let more = format!(
+        "ansible_user={} {} ansible_ssh_extra_args='-F {} -J bastion'",
+        sshd.user(),
+        key(&sshd),
+        configuration.display()
+    );
+    let stage = Stage::new().host("web1", &sshd, &more);
+    stage.task(&["src: disk.img", "dest: \"{{ images }}/\""], &[]).run().expect(0);
+    assert!(fs::read(sshd.scratch().join("disk.img")).expect("the target") == stage.source(1));
+    assert!(bastion.log().contains("Accepted publickey"), "{}", bastion.log());
 }

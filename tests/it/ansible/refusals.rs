@@ -85,7 +85,7 @@ fn what_is_not_supported_is_refused_in_one_line() {
             "vars: {ansible_ssh_extra_args: '-W a:1'}",
             "ansible_ssh_extra_args: haul_put does not support -W",
         ),
-        (put, "vars: {ansible_ssh_extra_args: '-o ProxyUseFdpass=yes'}", "ProxyUseFdpass"),
+        (put, "vars: {ansible_ssh_extra_args: '-o Tunnel=yes'}", "-o Tunnel"),
         (
             put,
             "vars: {ansible_ssh_extra_args: '-o StrictHostKeyChecking=no'}",
@@ -122,7 +122,9 @@ fn host_keys_are_checked_whatever_ansible_is_told() {
     let told = stage.task(&put, &[]).run().expect(4).one().clone();
     assert_eq!((&told["outcome"], &told["exit_code"]), (&"unreachable".into(), &10.into()), "{told}");
     stage.task(&put, &unchecked).run().expect(0);
-    assert_eq!(fs::read_to_string(sshd.known_hosts_path()).expect("known_hosts").trim(), known.trim());
+    let written = fs::read_to_string(sshd.known_hosts_path()).expect("known_hosts");
+    // The system's ssh_config may ask for the name to be hashed.
+    assert!(written.trim().ends_with(&sshd.host_key()), "{written}");
     // Another key than the known one is refused all the same.
     let other = Sshd::start();
     fs::write(sshd.known_hosts_path(), known.replace(&sshd.host_key(), &other.host_key()))

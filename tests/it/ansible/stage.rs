@@ -90,6 +90,8 @@ impl Stage {
             .env("ANSIBLE_CALLBACK_PLUGINS", own.join("callbacks"))
             .env("ANSIBLE_CALLBACKS_ENABLED", "record")
             .env("ANSIBLE_NOCOLOR", "1")
+            // The collection is the one in the sources, and stays as it is.
+            .env("PYTHONDONTWRITEBYTECODE", "1")
             .env("ANSIBLE_SSH_TIMEOUT", "60")
             .current_dir(own)
             .stdin(Stdio::null());

@@ -28,6 +28,10 @@ class Arguments(unittest.TestCase):
             host_key_checking=False, port=2222, private_key_file='/k y', remote_user='a b', timeout=10,
         )
 
+    def test_a_password_is_no_batch_mode(self):
+        self.assertEqual(arguments(password='x'), [])
+        self.assertEqual(arguments(password='x', password_mechanism='disable'), ['-o', 'BatchMode=yes'])
+
     def test_words(self):
         for text, expected in (
             ('-o ProxyJump=bastion', ['-o', 'ProxyJump=bastion']),

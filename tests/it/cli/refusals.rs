@@ -24,12 +24,9 @@ fn bad_input_is_refused_in_one_line() {
         (&["put", "img", "sftp://web1:99999/x"], "1 to 65535"),
         (&["put", "missing", "web1:/x"], "source 'missing': No such file"),
         (&["put", "dir", "web1:/x"], "source 'dir': is a directory; pack it first"),
-<<<<<<< HEAD
-=======
         (&["put", "-", "img", "web1:/x/"], "standard input goes alone"),
         (&["put", "--retry-file", "failed", "-", "web1:/x"], "a pipe cannot be read again"),
         (&["put", "-", "web[1-3]:/x"], "works on one host, and 3 were named"),
->>>>>>> fleet
         (&["put", "pipe", "web1:/x"], "source 'pipe': is no regular file"),
         (&["put", "a\x1b[2Jb", "web1:/x"], "a\\x1b[2Jb"),
         (&["put", "img", "other/img", "web1:/x/"], "two sources are called 'img'"),
