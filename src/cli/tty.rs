@@ -53,8 +53,8 @@ pub fn abandon() {
 pub fn ask(question: &str, echo: bool) -> Option<Zeroizing<String>> {
     let _one = ONE_QUESTION.lock().ok()?;
     let mut tty = open()?;
-    tty.write_all(question.as_bytes()).ok()?;
     if echo {
+        tty.write_all(question.as_bytes()).ok()?;
         return read_line(&mut tty);
     }
     let before = tcgetattr(&tty).ok()?;
@@ -64,10 +64,11 @@ pub fn ask(question: &str, echo: bool) -> Option<Zeroizing<String>> {
     if let Ok(mut saved) = BEFORE_QUESTION.lock() {
         *saved = Some(before);
     }
-    // A secret is never read with echo on.
+    // A secret is never read with echo on. The question comes after the flush: what is typed
+    // as soon as it shows is its answer, and must not be dropped.
     let answer = match tcsetattr(&tty, OptionalActions::Flush, &silent) {
-        Ok(()) => read_line(&mut tty),
-        Err(_) => None,
+        Ok(()) if tty.write_all(question.as_bytes()).is_ok() => read_line(&mut tty),
+        _ => None,
     };
     restore();
     answer
