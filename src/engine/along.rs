@@ -30,7 +30,7 @@ const STEP_LIMIT: Duration = Duration::from_secs(60);
 /// All that it has to say, many times over.
 const OUTPUT_MAX_BYTES: usize = 64 << 10;
 /// What dd reads at a time: more falls out of the cache.
-const MAX_BLOCK_BYTES: u64 = 256 << 10;
+const MAX_BLOCK_BYTES: u64 = 64 << 10;
 /// Reading in smaller blocks costs more than it saves.
 const MIN_BLOCK_BYTES: u64 = 4 << 10;
 /// From this round trip on, the link and not the target's processors sets the pace.
@@ -41,7 +41,7 @@ const SLOW_LINK: Duration = Duration::from_millis(2);
 const FOLLOW: &str = r#"
 if [ "$program" = python3 ]; then
     python3 -I -S -c 'import hashlib, sys
-digest, read, part = hashlib.sha256(), 0, memoryview(bytearray(1 << 18))
+digest, read, part = hashlib.sha256(), 0, memoryview(bytearray(1 << 16))
 with open(sys.argv[1], "rb", buffering=0) as file:
     for line in iter(sys.stdin.buffer.readline, b""):
         if line == b"end\n":

@@ -22,9 +22,6 @@ const MOST_BYTES: usize = 2 << 20;
 const GAIN: f64 = 2.0;
 /// A rate that was reached counts for so many round trips.
 const RATE_ROUND_TRIPS: u32 = 10;
-/// A short round trip counts for so long: routes change.
-const ROUND_TRIP_MEMORY: Duration = Duration::from_secs(10);
-
 /// What a write knows of the lane when it leaves; handed back with its acknowledgement.
 #[derive(Debug, Clone, Copy)]
 pub struct Departure {
@@ -40,8 +37,9 @@ pub struct Window {
     in_flight: usize,
     /// Bytes a second, falling, and when they were seen.
     rates: VecDeque<(Instant, f64)>,
-    /// Rising, and when they were seen.
-    round_trips: VecDeque<(Instant, Duration)>,
+    /// Of all so far. To forget it would let a queue that stands pass for a longer way, and
+    /// the window grow on it.
+    shortest: Option<Duration>,
 }
 
 impl Window {
@@ -51,7 +49,7 @@ impl Window {
             delivered_at: now,
             in_flight: 0,
             rates: VecDeque::new(),
-            round_trips: VecDeque::new(),
+            shortest: None,
         }
     }
 
@@ -61,7 +59,7 @@ impl Window {
     }
 
     pub fn limit(&self) -> usize {
-        let (Some((_, rate)), Some((_, round_trip))) = (self.rates.front(), self.round_trips.front()) else {
+        let (Some((_, rate)), Some(round_trip)) = (self.rates.front(), self.shortest) else {
             return FIRST_BYTES;
         };
         // A float past the range saturates.
@@ -83,11 +81,8 @@ impl Window {
         self.delivered_at = now;
 
         let round_trip = now.saturating_duration_since(departure.at);
-        while self.round_trips.back().is_some_and(|(_, longer)| *longer >= round_trip) {
-            self.round_trips.pop_back();
-        }
-        self.round_trips.push_back((now, round_trip));
-        forget(&mut self.round_trips, now, ROUND_TRIP_MEMORY);
+        let shortest = self.shortest.map_or(round_trip, |shortest| shortest.min(round_trip));
+        self.shortest = Some(shortest);
 
         let took = now.saturating_duration_since(departure.delivered_at);
         if took.is_zero() {
@@ -98,15 +93,11 @@ impl Window {
             self.rates.pop_back();
         }
         self.rates.push_back((now, rate));
-        let shortest = self.round_trips.front().map_or(round_trip, |(_, shortest)| *shortest);
-        forget(&mut self.rates, now, shortest * RATE_ROUND_TRIPS);
-    }
-}
-
-/// Drops what is older than `memory`, but for the last.
-fn forget<T>(seen: &mut VecDeque<(Instant, T)>, now: Instant, memory: Duration) {
-    while seen.len() > 1 && seen.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) > memory) {
-        seen.pop_front();
+        let memory = shortest * RATE_ROUND_TRIPS;
+        let is_old = |seen: &(Instant, f64)| now.saturating_duration_since(seen.0) > memory;
+        while self.rates.len() > 1 && self.rates.front().is_some_and(is_old) {
+            self.rates.pop_front();
+        }
     }
 }
 
