@@ -44,13 +44,7 @@ pub struct Window {
 
 impl Window {
     pub fn new(now: Instant) -> Window {
-        Window {
-            delivered: 0,
-            delivered_at: now,
-            in_flight: 0,
-            rates: VecDeque::new(),
-            shortest: None,
-        }
+        Window { delivered: 0, delivered_at: now, in_flight: 0, rates: VecDeque::new(), shortest: None }
     }
 
     /// Whether another write may leave.
