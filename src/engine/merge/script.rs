@@ -27,6 +27,9 @@ use crate::remote::RemoteErrorKind;
 const LOOK: Duration = Duration::from_millis(250);
 const START_LIMITS: JobLimits =
     JobLimits { timeout: Some(Duration::from_secs(30)), silence: None, max_output_bytes: 16 << 10 };
+/// Looks at the state of a script that has recorded everything and has not yet ended: it
+/// still removes chunks.
+const LOOKS_AFTER: u32 = 8;
 /// A script whose state stands still for this long is started again.
 const STANDSTILL: Duration = Duration::from_secs(60);
 /// Starts in a row without a chunk merged between them.
@@ -117,6 +120,7 @@ impl ScriptMerge {
         let files = self.site.files.as_ref();
         let mut last_state = None;
         let mut last_change = Instant::now();
+        let mut looks_after = 0;
         loop {
             // The state first: once it is final, the record read after it is the last.
             let state = read_small(files, &state_path(&self.run), MergeState::MAX_BYTES as u64)
@@ -128,6 +132,14 @@ impl ScriptMerge {
                 Some(MergeState::Done | MergeState::Stopped | MergeState::Left) => return Ok(()),
                 Some(MergeState::Failed(cause)) => return Err(self.cause(*cause).await?),
                 Some(MergeState::Starting | MergeState::Running { .. }) | None => {}
+            }
+            if self.board.merged() == self.geometry.chunks() {
+                // The record has the last word. Of two scripts, begun before either had said
+                // that it runs, one may wait for ever for what the other has merged.
+                looks_after += 1;
+                if looks_after == LOOKS_AFTER {
+                    return Ok(());
+                }
             }
             self.check_next().await?;
             if state != last_state {

@@ -47,7 +47,10 @@ async fn a_signal_reaches_the_command() {
     let sshd = Sshd::start();
     let options = SshOptions { user: account.name().to_string(), ..options_for(&sshd) };
     let connection = connect(options).await.expect("connects");
-    let mut process = exec(&*connection, "exec sleep 1000").await;
+    let mut process = exec(&*connection, "echo there; exec sleep 1000").await;
+    // Before its child has become the command, sshd's own handler would take the signal.
+    let first = tokio::time::timeout(PATIENCE, process.events.recv()).await.expect("output");
+    assert!(matches!(&first, Some(ProcessEvent::Stdout(data)) if &data[..] == b"there\n"), "{first:?}");
     process.control.send(ProcessControl::Signal("TERM".to_string())).await.expect("send");
     let output = output(&mut process).await;
     assert_eq!(output.signaled.as_deref(), Some("TERM"));
