@@ -225,7 +225,10 @@ async fn the_end_of_a_directory_may_be_told_before_its_names() {
     let play = async {
         server.expect(INIT).await;
         let limits = server.expect(EXTENDED).await;
-        server.send(&[2, 0, 0, 0, 3]).await;
+        let mut greeting = BytesMut::from(&[2, 0, 0, 0, 3][..]);
+        put_string(&mut greeting, b"fstatvfs@openssh.com");
+        put_string(&mut greeting, b"2");
+        server.send(&greeting).await;
         server.status(limits.id, 8).await;
         let asked = server.expect(OPENDIR).await;
         server.string(HANDLE, asked.id, b"directory").await;
