@@ -88,15 +88,7 @@ pub async fn write_file(
 ) -> Result<(), RemoteError> {
     if !durable && files.features().in_order && content.len() <= files.features().write_limit {
         let handle = files.open(path, OpenMode::CREATE, Some(mode)).await?;
-        let written = files.submit_write(&handle, 0, content.clone()).await;
-        let outcome = match written {
-            Ok(written) => {
-                let (written, closed) = tokio::join!(written, files.close(handle));
-                written.and(closed)
-            }
-            Err(error) => Err(error),
-        };
-        match outcome {
+        match write_and_close(files, handle, content.clone()).await {
             Err(error) if error.is_link() => return Err(error),
             // Not in order after all, or a cause that shows again.
             Err(_) => {}
@@ -107,6 +99,14 @@ pub async fn write_file(
     let synced = if durable { sync_if_possible(files, &handle).await } else { Ok(()) };
     files.close(handle).await?;
     synced
+}
+
+/// Writes what fits into one write and closes, both in one round trip: only where the server
+/// answers in order.
+pub async fn write_and_close(files: &dyn Files, handle: Handle, content: Bytes) -> Result<(), RemoteError> {
+    let written = files.submit_write(&handle, 0, content).await?;
+    let (written, closed) = tokio::join!(written, files.close(handle));
+    written.and(closed)
 }
 
 /// Writes `content` at `offset` and waits for every acknowledgement.

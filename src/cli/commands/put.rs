@@ -47,14 +47,7 @@ pub async fn run(args: &PutArgs) -> Result<ExitCode, CliError> {
     let at_a_time = party.hosts.len().min(args.fleet.forks);
     let mut ways = Vec::new();
     for host in &party.hosts {
-        let mut options = put_options(
-            &args.finish,
-            Some(&args.transfer),
-            &args.lock,
-            &host.target.host,
-            &host.account,
-            &host.screen,
-        )?;
+        let mut options = options_for(args, host)?;
         if party.is_fleet() && matches!(options.if_exists, IfExists::Ask(_)) {
             options.if_exists = IfExists::Fail;
         }
@@ -106,6 +99,11 @@ pub async fn run(args: &PutArgs) -> Result<ExitCode, CliError> {
     fleet::run(&party, way, &reporter, work).await
 }
 
+fn options_for(args: &PutArgs, host: &OneHost) -> Result<PutOptions, CliError> {
+    let transfer = Some(&args.transfer);
+    put_options(&args.finish, transfer, &args.lock, &host.target.host, &host.account, &host.screen)
+}
+
 /// A pipe is read once, so it goes to one host.
 async fn from_standard_input(args: &PutArgs, host: OneHost) -> Result<ExitCode, CliError> {
     if std::io::stdin().is_terminal() {
@@ -113,14 +111,7 @@ async fn from_standard_input(args: &PutArgs, host: OneHost) -> Result<ExitCode, 
             "standard input is the terminal: pipe something into haul, or name a file",
         ));
     }
-    let options = put_options(
-        &args.finish,
-        Some(&args.transfer),
-        &args.lock,
-        &host.target.host,
-        &host.account,
-        &host.screen,
-    )?;
+    let options = options_for(args, &host)?;
     let connector = host.connector(&args.connection, args.finish.stall_timeout)?;
     let stop = stop_on_signals(host.screen.clone())?;
     let reporter = Reporter::start(&host.output)?;

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::engine::io::write_and_close;
 use crate::model::remote_path::RemotePath;
 use crate::remote::files::{Handle, OpenMode};
 use crate::remote::{Files, RemoteError, RemoteErrorKind};
@@ -48,9 +49,7 @@ pub async fn write_new(
 ) -> Result<(), RemoteError> {
     let handle = files.open(path, OpenMode::CREATE_NEW, Some(mode)).await?;
     if files.features().in_order && content.len() <= files.features().write_limit {
-        let written = files.submit_write(&handle, 0, Bytes::copy_from_slice(content)).await?;
-        let (written, closed) = tokio::join!(written, files.close(handle));
-        return written.and(closed);
+        return write_and_close(files, handle, Bytes::copy_from_slice(content)).await;
     }
     let written = write_handle(files, &handle, 0, content).await;
     files.close(handle).await?;
