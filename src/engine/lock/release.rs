@@ -91,6 +91,19 @@ async fn give_back(files: &dyn Files, held: &Held) -> Result<(), RemoteError> {
     }
 }
 
+/// Removes what was sent into a private directory whose run did not get the lock. Only a
+/// dead link is an error.
+pub(super) async fn clear_early(files: &dyn Files, private: &RunNames) -> Result<(), RemoteError> {
+    let entries = match files.list(private.directory(), RUN_ENTRIES_MAX).await {
+        Ok(entries) => entries,
+        Err(error) => return stop_at_link(error),
+    };
+    for entry in entries.iter().filter(|entry| RunNames::is_merged(&entry.name)) {
+        remove_if_there(files, &private.directory().join(&entry.name)).await.or_else(stop_at_link)?;
+    }
+    Ok(())
+}
+
 /// Removes a run's private directory with the locks that were moved into it, and the temp
 /// directory, where nothing else is left in them. Only a dead link is an error.
 pub(super) async fn clear_private(
