@@ -136,7 +136,7 @@ fn round_trips_of_a_command() {
     let stage = Stage::new(logged().start());
     stage.check(
         "haul exec … true",
-        99,
+        14,
         || (),
         |port| {
             let mut command = stage.haul("exec", port);
