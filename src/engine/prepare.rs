@@ -447,6 +447,14 @@ fn silent() -> Arc<dyn Monitor> {
 /// Names that a private directory may hold.
 const MAX_PRIVATE_ENTRIES: usize = 100_000;
 
+/// The names in a private directory; none where it has gone.
+pub async fn entries_of(site: &Site, directory: &RemotePath) -> Result<Vec<Vec<u8>>, RemoteError> {
+    match site.files.list(directory, MAX_PRIVATE_ENTRIES).await {
+        Err(error) if error.is_not_found() => Ok(Vec::new()),
+        entries => Ok(entries?.into_iter().map(|entry| entry.name).collect()),
+    }
+}
+
 /// Removes what is in a private directory and is not kept, and the directory when it is
 /// empty then.
 pub async fn clear_directory(
@@ -455,12 +463,9 @@ pub async fn clear_directory(
     keep: impl Fn(&[u8]) -> bool,
 ) -> Result<(), RemoteError> {
     let files = site.files.as_ref();
-    let entries = match files.list(directory, MAX_PRIVATE_ENTRIES).await {
-        Err(error) if error.is_not_found() => return Ok(()),
-        entries => entries?,
-    };
-    let (kept, outdated): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| keep(&entry.name));
-    let outdated = outdated.iter().map(|entry| directory.join(&entry.name)).collect();
+    let entries = entries_of(site, directory).await?;
+    let (kept, outdated): (Vec<_>, Vec<_>) = entries.into_iter().partition(|name| keep(name));
+    let outdated = outdated.iter().map(|name| directory.join(name)).collect();
     remove_all_if_there(files, outdated).await?;
     if !kept.is_empty() {
         return Ok(());

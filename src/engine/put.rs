@@ -272,7 +272,7 @@ impl Put {
             return self.begin(site, guard, Target { path: site.names.target().clone(), attributes }).await;
         }
         if self.transfer.was_committed(site).await? {
-            return self.transfer.after_commit(site, guard).await;
+            return self.transfer.after_commit(site, guard, None).await;
         }
         self.transfer.run(site, guard, Some(&self.source)).await
     }

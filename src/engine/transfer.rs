@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use super::along::Along;
 use super::asked::Asked;
 use super::board::Board;
-use super::commit::{self, Dress, Dressed, Replace, commit, prove_replace};
+use super::commit::{self, Dress, Dressed, Ground, Replace, commit, prove_replace};
 use super::failure::{Failure, FailureKind, Phase};
 use super::further::FurtherConnections;
 use super::guard::Guard;
 use super::hash::{By, hash_on_target};
-use super::leftovers;
+use super::leftovers::{self, Leftovers};
 use super::limiter::Limiter;
 use super::merge::Merge;
 use super::monitor::{Level, Monitor, Notice};
@@ -206,7 +206,9 @@ impl Transfer {
                 return Err(space::explained(site, run, failure, &prepared.plan, sent).await);
             }
         };
-        prepared.manifest.close().await.map_err(site.failed(Phase::Upload))?;
+        let closing = async { prepared.manifest.close().await.map_err(site.failed(Phase::Upload)) };
+        let laying = Ground::lay(site, &prepared.merged);
+        let ((), ground) = tokio::try_join!(closing, laying)?;
         if let Some(source) = source {
             source.check_unchanged()?;
         }
@@ -228,11 +230,15 @@ impl Transfer {
         self.committing = Some(digest);
         self.removed_first = replace == Replace::RemoveFirst;
         self.monitor.phase(Phase::Commit, 0, 0);
-        self.dressed =
-            commit(site, &guard.held, &prepared.merged, before, replace, dress, self.monitor.as_ref())
-                .await?;
+        let committing = commit(site, &guard.held, ground, before, replace, dress, self.monitor.as_ref());
+        let looking = async {
+            // What is to be removed afterwards stands there now; one that fails looks again.
+            if site.files.features().in_order { leftovers::look(site, guard).await.ok() } else { None }
+        };
+        let (dressed, seen) = tokio::join!(committing, looking);
+        self.dressed = dressed?;
         self.took(Phase::Commit, began);
-        self.after_commit(site, guard).await
+        self.after_commit(site, guard, seen).await
     }
 
     fn take_plan(&mut self, site: &Site, prepared: &Prepared) {
@@ -391,10 +397,19 @@ impl Transfer {
     }
 
     /// Removes what is no longer needed; the lock goes with the release.
-    pub async fn after_commit(&mut self, site: &Site, guard: &Guard) -> Result<PutReport, Failure> {
+    pub async fn after_commit(
+        &mut self,
+        site: &Site,
+        guard: &Guard,
+        seen: Option<Leftovers>,
+    ) -> Result<PutReport, Failure> {
         let began = Instant::now();
         self.monitor.phase(Phase::Clean, 0, 0);
-        match leftovers::remove_all(site, guard).await {
+        let removed = match seen {
+            Some(seen) => leftovers::remove(site, seen).await,
+            None => leftovers::remove_all(site, guard).await,
+        };
+        match removed {
             Ok(()) => {}
             Err(failure) if failure.kind == FailureKind::Link => return Err(failure),
             // The file is in place: what is left does no harm and goes with the next run.

@@ -22,6 +22,18 @@ use crate::remote::{Files, RemoteError};
 /// way can bring the lock back.
 pub async fn release(files: &dyn Files, held: &Held) -> Result<(), Failure> {
     let failed = |error: RemoteError| Failure::remote(Phase::Clean, held.place(), &error);
+    if held.kind == LockKind::Linked && !held.lost.load(Ordering::Relaxed) && files.features().in_order {
+        let (private, aside) = (held.private.lock(), held.private.taken_lock(held.next_number()));
+        let (removed, moved, gone) = tokio::join!(
+            biased;
+            remove_if_there(files, &private),
+            move_to_unused(files, held.names.lock(), &aside),
+            files.remove(&aside)
+        );
+        if [&removed, &moved, &gone].iter().all(|outcome| outcome.is_ok()) {
+            return clear_private(files, &held.names, &held.private).await.map_err(failed);
+        }
+    }
     if held.kind != LockKind::Without {
         // Where the private name cannot be removed the lock is given back all the same. Where
         // the lock cannot, the directory stays, so that the next run sees what to clean up.

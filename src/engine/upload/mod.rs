@@ -14,6 +14,7 @@ mod reader;
 mod window;
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -188,9 +189,12 @@ impl Upload {
             .iter()
             .map(|n| (*n, Awaited { bytes: geometry.length(*n), hashed: false }))
             .collect();
+        let placed = matches!(self.destination, Destination::Placed { .. });
         let mut publishing = FuturesUnordered::new();
         let mut known = 0;
-        while !awaited.is_empty() || !publishing.is_empty() {
+        let mut closed = false;
+        let mut closing = pin!(publisher.close(self.plan.missing.last().copied()));
+        while !closed || !publishing.is_empty() {
             tokio::select! {
                 Some(event) = event_queue.recv() => {
                     let chunk = match event {
@@ -210,6 +214,9 @@ impl Upload {
                     };
                     if awaited.get(&chunk).is_some_and(|chunk| chunk.bytes == 0 && chunk.hashed) {
                         awaited.remove(&chunk);
+                        if placed {
+                            self.board.fill(chunk);
+                        }
                         publishing.push(publisher.publish(chunk));
                     }
                 }
@@ -217,6 +224,11 @@ impl Upload {
                     let (chunk, how) = published?;
                     self.sent.chunks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                     self.board.publish(chunk, how);
+                }
+                // Placed chunks are published by name; of stored ones publishing closes what is open.
+                outcome = &mut closing, if !closed && awaited.is_empty() && (placed || publishing.is_empty()) => {
+                    outcome?;
+                    closed = true;
                 }
                 (opened, may_come) = self.further.beyond(known), if more_lanes => {
                     known += opened.len();
@@ -233,7 +245,7 @@ impl Upload {
                 else => return Err(self.crashed(&"the upload stood still")),
             }
         }
-        publisher.close().await
+        Ok(())
     }
 
     fn failed(&self, error: &crate::remote::RemoteError) -> Failure {
