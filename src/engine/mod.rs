@@ -33,6 +33,7 @@ mod io;
 mod leftovers;
 mod merge;
 mod open;
+mod placing;
 mod prepare;
 mod random;
 mod receipts;

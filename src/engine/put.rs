@@ -157,9 +157,11 @@ impl Job for Put {
             return Ok(report);
         }
         self.open_further(link, &site);
-        if self.nothing_there {
+        // Where it is not known how the target can be replaced, that is found out first.
+        if self.nothing_there && (target.attributes.is_none() || site.files.features().posix_rename) {
             let made = self.request.made();
-            self.transfer.begin_early(&site, &self.source, made, self.hashed.as_ref())?;
+            let before = target.attributes.map_or(Baseline::Absent, |attributes| baseline(&attributes));
+            self.transfer.begin_early(&site, &self.source, made, self.hashed.as_ref(), before)?;
         }
         let note = SourceNote {
             name: self.source.description.name.clone(),
@@ -173,8 +175,11 @@ impl Job for Put {
         let guard = guard?;
         self.guard = Some(guard.clone());
         self.path = Some(target.path.clone());
-        guard.fence(&site, &self.monitor).await?;
-        guard.watch(self.begin(&site, &guard, target)).await
+        let (fenced, seen) = tokio::join!(guard.fence(&site, &self.monitor), target_now(&site));
+        fenced?;
+        // Where there was another run, it may have put its file in place meanwhile.
+        let seen = if guard.held.is_alone() { seen? } else { target_now(&site).await? };
+        guard.watch(self.begin(&site, &guard, target, seen)).await
     }
 }
 
@@ -257,8 +262,14 @@ impl Put {
 
     /// With the lock held and older runs fenced: what changed since the first look
     /// decides anew.
-    async fn begin(&mut self, site: &Site, guard: &Guard, target: Target) -> Result<PutReport, Failure> {
-        let (before, attributes) = target_now(site).await?;
+    async fn begin(
+        &mut self,
+        site: &Site,
+        guard: &Guard,
+        target: Target,
+        seen: (Baseline, Option<Attributes>),
+    ) -> Result<PutReport, Failure> {
+        let (before, attributes) = seen;
         let first_look = target.attributes.map_or(Baseline::Absent, |attributes| baseline(&attributes));
         if attributes.is_some() && first_look != before {
             let decision = decide(site, &self.source, attributes, None, &self.options, &self.monitor).await?;
@@ -289,8 +300,9 @@ impl Put {
     async fn go_on(&mut self, site: &Site, guard: &Guard) -> Result<PutReport, Failure> {
         guard.fence(site, &self.monitor).await?;
         if !self.transfer.has_begun() {
-            let (_, attributes) = target_now(site).await?;
-            return self.begin(site, guard, Target { path: site.names.target().clone(), attributes }).await;
+            let seen = target_now(site).await?;
+            let target = Target { path: site.names.target().clone(), attributes: seen.1 };
+            return self.begin(site, guard, target, seen).await;
         }
         if self.transfer.was_committed(site).await? {
             return self.transfer.after_commit(site, guard, None).await;
