@@ -23,5 +23,6 @@ mod loopback;
 mod rows;
 mod scripts;
 mod servers;
+mod soak;
 mod ssh_config;
 mod sudo;
