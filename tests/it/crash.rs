@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cases::{cut, killed, next_random, refused, stands_whole, swallowed};
+use haul::engine::failure::FailureKind;
 use haul::engine::report::PutStatus;
 use haul::remote::RemoteErrorKind;
 use haul::remote::faulty::{Fault, FaultScript, Moment};
@@ -300,4 +301,20 @@ fn bytes_that_are_swallowed_by_a_poor_server() {
 #[test]
 fn bytes_that_are_swallowed_under_the_script() {
     sweep_swallowed(SCRIPT);
+}
+
+/// A dead holder is watched, and what it works in cannot be listed once: no sign of life.
+#[test]
+fn a_listing_that_fails_once_is_no_sign_of_life() {
+    let refused = Fault::Refuse(RemoteErrorKind::Failure);
+    let mut failed = Vec::new();
+    for n in 1..=6 {
+        let scene = Scene::new(PLACED, true);
+        scene.run(FaultScript::new(Moment::Call(80), Fault::Crash, 0), 0);
+        let ran = scene.run(FaultScript::new(Moment::Nth("list", n), refused, 0), 0);
+        if let Some(failure) = ran.failure().filter(|failure| failure.kind == FailureKind::Locked) {
+            failed.push(format!("listing {n}: {failure}\n{}", ran.story()));
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
