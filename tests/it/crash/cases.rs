@@ -337,7 +337,7 @@ fn position_of(calls: &[Call], is: fn(&Call) -> bool) -> Option<usize> {
 fn is_commit(call: &Call) -> bool {
     matches!(call.operation, "rename" | "posix-rename" | "hardlink")
         && call.object.contains("/merged.")
-        && call.object.ends_with(" -> /target.bin") | call.object.ends_with("/target.bin")
+        && call.object.ends_with("/target.bin")
 }
 
 fn takes_the_lock(call: &Call) -> bool {
@@ -356,17 +356,19 @@ pub fn target_changes(scene: &Scene, k: usize, seed: u64) -> Verdict {
     let Some(fired_at) = ran.fired_at else { return stands_whole(scene, &ran) };
     let stands = scene.stands();
     let committed_at = position_of(&ran.calls, is_commit);
-    let looked_at = committed_at.and_then(|commit| {
-        let looks = |call: &Call| call.operation == "lstat" && call.object.ends_with("/target.bin");
-        ran.calls.iter().take(commit).rposition(looks).map(|at| at + 1)
-    });
+    let looks = |call: &Call| call.operation == "lstat" && call.object.ends_with("/target.bin");
+    let looked_at = committed_at.and_then(|commit| position_of(&ran.calls[..commit], looks));
     // From its last look to the rename nothing can be done where there is no compare and swap.
     let seen = looked_at.is_none_or(|at| fired_at <= at);
-    let begins = ran.calls.iter().take(fired_at).all(|call| !takes_the_lock(call));
+    // What stands there at the first look with the lock is what is replaced.
+    let locked_at = position_of(&ran.calls, takes_the_lock);
+    let begun_at =
+        locked_at.and_then(|locked| Some(locked + 1 + ran.calls[locked..].iter().position(looks)?));
+    let begins = begun_at.is_none_or(|at| fired_at <= at);
     let (broken, problem) = match ran.report() {
         _ if stands == Stands::Torn => (Broken::Torn, "the target is torn".to_owned()),
         _ if ran.outcome.is_none() => (Broken::Hung, "hung".to_owned()),
-        // It came before the lock was taken: the run found it, and replaced it as it was told.
+        // It came before: the run found it, and replaced it as it was told.
         Some(report) if report.status == PutStatus::Uploaded && begins && stands == Stands::New => {
             return Ok(());
         }

@@ -108,6 +108,8 @@ pub struct Scene {
     pub cache: Arc<PageCache>,
     /// What stands in the temp directory says nothing about what was published.
     pub damaged: Cell<bool>,
+    /// Nothing tells that a killed holder of the lock is dead: it has to be watched.
+    pub watched: Cell<bool>,
     pub noted: RefCell<Noted>,
 }
 
@@ -178,6 +180,7 @@ impl Scene {
             new,
             cache: Arc::default(),
             damaged: Cell::new(false),
+            watched: Cell::new(false),
             noted: RefCell::default(),
         };
         fs::write(scene.source(), &scene.new).expect("a source");
@@ -320,6 +323,9 @@ impl Scene {
     /// As if the process that holds the lock were gone: it is named with a start time that
     /// no process of this pid has. False when there is no such lock.
     pub fn holder_dies(&self) -> bool {
+        if self.watched.get() {
+            return false;
+        }
         let Ok(text) = fs::read(self.lock()) else { return false };
         let key = b"\nstart: ";
         let Some(at) = text.windows(key.len()).position(|window| window == key) else { return false };

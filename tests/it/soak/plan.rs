@@ -258,8 +258,9 @@ impl Plan {
         match kind {
             Kind::Killed(_) | Kind::Cut(_) | Kind::Refused(_) | Kind::SourceChanges => true,
             Kind::Late => way.paused(),
-            // Without a sync nothing can be promised. What a command writes is not seen.
-            Kind::PowerCut => way.paused() && features.fsync,
+            // Without a sync nothing can be promised. What a command writes is not seen. A lock
+            // that is zeroed where a run's private files are gone may be another user's.
+            Kind::PowerCut => way.paused() && features.fsync && whole,
             Kind::Overtaken => way.paused() && !way.remove_first,
             Kind::TargetChanges => !way.remove_first,
             Kind::Swallowed(operation, _) => {
@@ -321,9 +322,8 @@ impl Plan {
             use haul::remote::faulty::Moment;
             scene.run(FaultScript::new(Moment::Call(k), Fault::Crash, seed), 0);
         }
-        if !state.watched {
-            scene.holder_dies();
-        }
+        scene.watched.set(state.watched);
+        scene.holder_dies();
         if let Some(harm) = state.harm {
             crate::crash::damage::harm(&scene, harm);
             scene.damaged.set(true);
