@@ -148,12 +148,8 @@ async fn follow(
     let chunks = geometry.chunks();
     let (mut chunk, mut at) = (0, 0);
     while chunk < chunks {
-        let ready = async {
-            board.wait_until(|found| found.contiguous() > chunk).await;
-            board.contiguous()
-        };
         chunk = tokio::select! {
-            ready = ready => ready,
+            filled = board.filled_beyond(chunk) => filled,
             heard = output.hear(&mut process) => {
                 heard?;
                 continue;

@@ -26,6 +26,7 @@ mod board;
 mod commit;
 pub mod connect;
 mod decide;
+mod early;
 mod further;
 mod guard;
 mod hash;

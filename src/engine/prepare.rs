@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::decide::hash_range;
+use super::early::Early;
 use super::failure::{Failure, FailureKind, Phase};
 use super::io::{
     create_with, publish, read_small, remove_all_if_there, remove_if_there, sync_if_possible, write_all,
@@ -15,6 +16,7 @@ use super::io::{
 use super::merge::{sftp, write_record};
 use super::monitor::{Level, Monitor, Notice};
 use super::options::{MergeMethod, PutOptions};
+use super::random::run_id;
 use super::receipts::Receipts;
 use super::site::Site;
 use super::source::Source;
@@ -29,7 +31,7 @@ use crate::model::run_id::RunId;
 use crate::remote::files::OpenMode;
 use crate::remote::{Files, RemoteError};
 
-const MERGED_MODE: u32 = 0o600;
+pub const MERGED_MODE: u32 = 0o600;
 
 /// What an upload goes on from.
 pub struct Prepared {
@@ -43,6 +45,7 @@ pub struct Prepared {
     pub several_handles: bool,
     /// Nothing of an earlier upload was there.
     pub fresh: bool,
+    pub early: Option<Early>,
 }
 
 pub struct Preparation<'a> {
@@ -60,9 +63,13 @@ pub struct Preparation<'a> {
     pub monitor: &'a Arc<dyn Monitor>,
     /// Names a merged file, should a new one be needed.
     pub new_generation: RunId,
+    /// An upload that has begun into the private directory of `run`, to go on with where there
+    /// is nothing else to go on from.
+    pub early: Option<Early>,
 }
 
 struct Laid {
+    early: Option<Early>,
     plan: Plan,
     manifest: Arc<ManifestFile>,
     merged: RemotePath,
@@ -78,20 +85,28 @@ struct Kept {
 }
 
 impl Preparation<'_> {
-    pub async fn run(self) -> Result<Prepared, Failure> {
+    pub async fn run(mut self) -> Result<Prepared, Failure> {
+        let early = self.early.take();
+        let begun_early = early.is_some();
         let proving = async { self.prove_placing().await.map_err(self.failed()) };
-        let (several_handles, laid) = tokio::try_join!(proving, self.lay_ground())?;
-        let Laid { plan, manifest, merged, generation, fresh } = laid;
+        let (several_handles, mut laid) = tokio::try_join!(proving, self.lay_ground(early))?;
+        if begun_early && !several_handles {
+            // What was placed all the same is not used: into another merged file, then.
+            drop(laid.early.take());
+            self.new_generation = run_id()?;
+            laid = self.lay_ground(None).await?;
+        }
+        let Laid { early, plan, manifest, merged, generation, fresh } = laid;
         let destination = match self.options.merge {
             MergeMethod::Auto if several_handles => {
                 Destination::Placed { merged: merged.clone(), generation }
             }
             _ => Destination::Stored,
         };
-        Ok(Prepared { plan, manifest, merged, generation, destination, several_handles, fresh })
+        Ok(Prepared { plan, manifest, merged, generation, destination, several_handles, fresh, early })
     }
 
-    async fn lay_ground(&self) -> Result<Laid, Failure> {
+    async fn lay_ground(&self, early: Option<Early>) -> Result<Laid, Failure> {
         let own = (self.attempt == 1).then(|| self.run.directory());
         let state = temp::read_beside(self.site, Phase::Survey, own).await?.unwrap_or_default();
         state.check_version(self.site)?;
@@ -118,27 +133,16 @@ impl Preparation<'_> {
 
         // Whatever is not kept must be gone before the manifest vouches for what stays.
         self.remove_stored(&state, &plan).await?;
+        let fresh = kept.merged.is_none() && state.record.is_none() && state.manifest.is_none();
+        if fresh {
+            let manifest = Arc::new(ManifestFile::new(kept.manifest));
+            return self.lay_fresh_ground(state, plan, early, manifest).await;
+        }
         let (generation, old_path) = match kept.merged {
             Some((path, generation)) => (generation, Some(path)),
             None => (self.new_generation, None),
         };
         let merged = self.run.merged(generation);
-        let fresh = old_path.is_none() && state.record.is_none() && state.manifest.is_none();
-        if fresh {
-            // What none of them contradicts may come in any order.
-            let mut manifest = kept.manifest;
-            manifest.baseline = self.before;
-            let create =
-                async { ManifestFile::create(self.site, self.run, manifest).await.map_err(self.failed()) };
-            let (manifest, (), ()) = tokio::try_join!(
-                create,
-                self.take_merged(None, &merged),
-                write_record(self.site, self.run, geometry, plan.found.merged, generation),
-            )?;
-            self.remove_receipts(&state, generation, &plan).await?;
-            self.clear_private(&state, &merged).await?;
-            return Ok(Laid { plan, manifest: Arc::new(manifest), merged, generation, fresh });
-        }
         let recorded = state.record.as_ref().is_some_and(|record| {
             record.generation() == generation
                 && record.geometry() == geometry
@@ -148,12 +152,39 @@ impl Preparation<'_> {
         if !recorded {
             write_record(self.site, self.run, geometry, plan.found.merged, generation).await?;
         }
-        let mut manifest = kept.manifest;
-        manifest.baseline = self.before;
-        let manifest = ManifestFile::create(self.site, self.run, manifest).await.map_err(self.failed())?;
+        let manifest = Arc::new(ManifestFile::new(kept.manifest));
+        manifest.put_in_place(self.site, self.run, self.before).await.map_err(self.failed())?;
         self.remove_receipts(&state, generation, &plan).await?;
         self.clear_private(&state, &merged).await?;
-        Ok(Laid { plan, manifest: Arc::new(manifest), merged, generation, fresh })
+        Ok(Laid { early: None, plan, manifest, merged, generation, fresh })
+    }
+
+    /// What none of them contradicts may come in any order.
+    async fn lay_fresh_ground(
+        &self,
+        state: TempState,
+        plan: Plan,
+        early: Option<Early>,
+        manifest: Arc<ManifestFile>,
+    ) -> Result<Laid, Failure> {
+        let geometry = plan.geometry;
+        let early = early.filter(|early| early.manifest.manifest().geometry() == geometry);
+        let (generation, manifest) = match &early {
+            Some(early) => (early.generation, early.manifest.clone()),
+            None => (self.new_generation, manifest),
+        };
+        let merged = self.run.merged(generation);
+        let putting =
+            async { manifest.put_in_place(self.site, self.run, self.before).await.map_err(self.failed()) };
+        let taking = async { if early.is_some() { Ok(()) } else { self.take_merged(None, &merged).await } };
+        tokio::try_join!(
+            putting,
+            taking,
+            write_record(self.site, self.run, geometry, plan.found.merged, generation),
+        )?;
+        self.remove_receipts(&state, generation, &plan).await?;
+        self.clear_private(&state, &merged).await?;
+        Ok(Laid { early, plan, manifest, merged, generation, fresh: true })
     }
 
     fn same_source(&self, old: &Manifest, source: &Source) -> bool {
@@ -447,6 +478,14 @@ fn silent() -> Arc<dyn Monitor> {
 /// Names that a private directory may hold.
 const MAX_PRIVATE_ENTRIES: usize = 100_000;
 
+/// The names in a private directory; none where it has gone.
+pub async fn entries_of(site: &Site, directory: &RemotePath) -> Result<Vec<Vec<u8>>, RemoteError> {
+    match site.files.list(directory, MAX_PRIVATE_ENTRIES).await {
+        Err(error) if error.is_not_found() => Ok(Vec::new()),
+        entries => Ok(entries?.into_iter().map(|entry| entry.name).collect()),
+    }
+}
+
 /// Removes what is in a private directory and is not kept, and the directory when it is
 /// empty then.
 pub async fn clear_directory(
@@ -455,12 +494,9 @@ pub async fn clear_directory(
     keep: impl Fn(&[u8]) -> bool,
 ) -> Result<(), RemoteError> {
     let files = site.files.as_ref();
-    let entries = match files.list(directory, MAX_PRIVATE_ENTRIES).await {
-        Err(error) if error.is_not_found() => return Ok(()),
-        entries => entries?,
-    };
-    let (kept, outdated): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| keep(&entry.name));
-    let outdated = outdated.iter().map(|entry| directory.join(&entry.name)).collect();
+    let entries = entries_of(site, directory).await?;
+    let (kept, outdated): (Vec<_>, Vec<_>) = entries.into_iter().partition(|name| keep(name));
+    let outdated = outdated.iter().map(|name| directory.join(name)).collect();
     remove_all_if_there(files, outdated).await?;
     if !kept.is_empty() {
         return Ok(());

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use super::asked::Asked;
 use super::attempts::{self, Job};
-use super::commit::{Dress, Dressed, Replace, commit, mode_of, prove_replace, target_now};
+use super::commit::{Dress, Dressed, Ground, Replace, commit, mode_of, prove_replace, target_now};
 use super::connect::{Link, or_stopped};
 use super::decide::may_replace;
 use super::failure::{Failure, FailureKind, Phase};
@@ -259,8 +259,8 @@ impl Stream {
             asked: begun.asked,
         };
         let monitor = self.monitor.as_ref();
-        self.dressed =
-            commit(site, &guard.held, &begun.merged, begun.before, begun.replace, dress, monitor).await?;
+        let ground = Ground::lay(site, &begun.merged).await?;
+        self.dressed = commit(site, &guard.held, ground, begun.before, begun.replace, dress, monitor).await?;
         self.after_commit(site, guard).await
     }
 

@@ -5,19 +5,22 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use tokio::sync::{oneshot, watch};
+
 use super::along::Along;
 use super::asked::Asked;
 use super::board::Board;
-use super::commit::{self, Dress, Dressed, Replace, commit, prove_replace};
+use super::commit::{self, Dress, Dressed, Ground, Replace, commit, prove_replace};
+use super::early::Early;
 use super::failure::{Failure, FailureKind, Phase};
 use super::further::FurtherConnections;
 use super::guard::Guard;
 use super::hash::{By, hash_on_target};
-use super::leftovers;
+use super::leftovers::{self, Leftovers};
 use super::limiter::Limiter;
 use super::merge::Merge;
 use super::monitor::{Level, Monitor, Notice};
-use super::options::{PutOptions, VerifyMethod};
+use super::options::{MergeMethod, PutOptions, VerifyMethod};
 use super::plant::{Plant, is_planted};
 use super::prepare::{Preparation, Prepared};
 use super::random::run_id;
@@ -26,10 +29,12 @@ use super::report::{AttributesReport, BeforeReport, MergedBy, PutReport, PutStat
 use super::site::{EarlyFiles, Site};
 use super::source::Source;
 use super::space;
-use super::upload::{Destination, Lanes, Sent, Upload};
+use super::upload::{Destination, Lanes, ManifestFile, Permit, Sent, Upload};
 use super::verify::{Verified, verify};
 use crate::model::digest::Digest;
-use crate::model::manifest::{Baseline, Manifest};
+use crate::model::manifest::{self, Baseline, Manifest};
+use crate::model::names::RunNames;
+use crate::model::plan::{Found, Plan};
 use crate::remote::files::Attributes;
 
 /// Times that damage is mended before it is given up.
@@ -45,6 +50,8 @@ pub struct Transfer {
     further: Arc<FurtherConnections>,
     /// For the first lane of this attempt.
     channel: Option<EarlyFiles>,
+    /// Of this attempt, and begun before the lock was won.
+    early: Option<Early>,
     attempt: u64,
     /// What this process knows of the source.
     known: Option<Manifest>,
@@ -71,6 +78,13 @@ pub struct Transfer {
     seconds: BTreeMap<&'static str, Duration>,
 }
 
+/// One time of sending what is missing.
+struct Round {
+    plan: Plan,
+    board: Arc<Board>,
+    early: Option<Early>,
+}
+
 impl Transfer {
     pub fn new(size: u64, options: PutOptions, limiter: Arc<Limiter>, monitor: Arc<dyn Monitor>) -> Transfer {
         Transfer {
@@ -80,6 +94,7 @@ impl Transfer {
             sent: Arc::default(),
             further: FurtherConnections::none(),
             channel: None,
+            early: None,
             attempt: 0,
             known: None,
             distrust: false,
@@ -134,6 +149,64 @@ impl Transfer {
         self.further = further;
     }
 
+    /// To be called in each attempt that may send anything: opens the first lane's channel.
+    pub fn open_channel(&mut self, site: &Site) {
+        self.channel = Some(site.further_files_meanwhile());
+        self.early = None;
+    }
+
+    /// Begins to send into the private directory that `made` will tell of. Where nothing of
+    /// an earlier upload is there; elsewhere than on OpenSSH what is proven first counts.
+    pub fn begin_early(
+        &mut self,
+        site: &Site,
+        source: &Source,
+        made: watch::Receiver<Option<RunNames>>,
+        hashed: Option<&Manifest>,
+    ) -> Result<(), Failure> {
+        let manifest = match hashed {
+            Some(hashed) => hashed.clone(),
+            None => Manifest::new(source.description.clone(), self.options.chunk_size, Baseline::Absent),
+        };
+        let plan = Plan::new(manifest.geometry(), manifest.known(), Found::default());
+        let may_begin = self.options.merge == MergeMethod::Auto && site.files.features().in_order;
+        if !may_begin || plan.missing.is_empty() || plan.geometry.chunks() > manifest::MAX_CHUNKS {
+            return Ok(());
+        }
+        let (generation, manifest) = (run_id()?, Arc::new(ManifestFile::new(manifest)));
+        let board = Arc::new(Board::new(Found::default()));
+        let upload = {
+            let (site, source, manifest, board) =
+                (site.clone(), source.clone(), manifest.clone(), board.clone());
+            let (limiter, monitor, sent) = (self.limiter.clone(), self.monitor.clone(), self.sent.clone());
+            let (channel, further) = (self.channel.take(), self.further.clone());
+            move |run: RunNames| Upload {
+                attempt: 1,
+                destination: Destination::Placed { merged: run.merged(generation), generation },
+                lanes: Lanes::Several,
+                run,
+                site,
+                source,
+                plan,
+                manifest,
+                board,
+                channel,
+                further,
+                limiter,
+                monitor,
+                sent,
+            }
+        };
+        self.early =
+            Some(Early::start(site, made, generation, manifest, board, self.monitor.clone(), upload));
+        Ok(())
+    }
+
+    /// When the lock was not won.
+    pub fn give_up_early(&mut self) {
+        self.early = None;
+    }
+
     /// With the lock held, older runs fenced, and [`Transfer::begin`] called. `source` is
     /// `None` for `haul merge`. After a failure of kind `Link` it can be called again.
     pub async fn run(
@@ -162,13 +235,13 @@ impl Transfer {
             return Err(Failure::new(FailureKind::Failed, Phase::Survey, site.place(), "not begun"));
         };
         self.attempt += 1;
-        self.channel = source.map(|_| site.further_files_meanwhile());
         let run = guard.run_names();
         let replace = match before {
             Baseline::Absent => Replace::Posix,
             Baseline::Present { .. } => prove_replace(site, run, &self.options, &self.monitor).await?,
         };
-        let prepared = Preparation {
+        let early = self.take_early(site, run).await;
+        let mut prepared = Preparation {
             site,
             run,
             attempt: self.attempt,
@@ -179,9 +252,11 @@ impl Transfer {
             options: &self.options,
             monitor: &self.monitor,
             new_generation: run_id()?,
+            early,
         }
         .run()
         .await?;
+        let mut early = prepared.early.take();
         self.distrust = false;
         self.take_plan(site, &prepared);
         if !(prepared.fresh && matches!(prepared.destination, Destination::Placed { .. })) {
@@ -193,7 +268,7 @@ impl Transfer {
         let source_mode = prepared.manifest.manifest().source.mode;
         let options = self.options.clone();
         let (outcome, mode) = tokio::join!(
-            self.fill(site, guard, source, &prepared),
+            self.fill(site, guard, source, &prepared, &mut early),
             // It takes round trips that the upload does not have to wait for.
             commit::mode_of(site, run, &options, source_mode, existing),
         );
@@ -207,7 +282,9 @@ impl Transfer {
                 return Err(space::explained(site, run, failure, &prepared.plan, sent).await);
             }
         };
-        prepared.manifest.close().await.map_err(site.failed(Phase::Upload))?;
+        let closing = async { prepared.manifest.close().await.map_err(site.failed(Phase::Upload)) };
+        let laying = Ground::lay(site, &prepared.merged);
+        let ((), ground) = tokio::try_join!(closing, laying)?;
         if let Some(source) = source {
             source.check_unchanged()?;
         }
@@ -229,11 +306,28 @@ impl Transfer {
         self.committing = Some(digest);
         self.removed_first = replace == Replace::RemoveFirst;
         self.monitor.phase(Phase::Commit, 0, 0);
-        self.dressed =
-            commit(site, &guard.held, &prepared.merged, before, replace, dress, self.monitor.as_ref())
-                .await?;
+        let committing = commit(site, &guard.held, ground, before, replace, dress, self.monitor.as_ref());
+        let looking = async {
+            // What is to be removed afterwards stands there now; one that fails looks again.
+            if site.files.features().in_order { leftovers::look(site, guard).await.ok() } else { None }
+        };
+        let (dressed, seen) = tokio::join!(committing, looking);
+        self.dressed = dressed?;
         self.took(Phase::Commit, began);
-        self.after_commit(site, guard).await
+        self.after_commit(site, guard, seen).await
+    }
+
+    /// What was begun early for this run. From here on it is hashed on the target as well.
+    async fn take_early(&mut self, site: &Site, run: &RunNames) -> Option<Early> {
+        let mut early = self.early.take()?;
+        if !early.is_of(run).await {
+            return None;
+        }
+        if self.options.verify != VerifyMethod::Size {
+            let (merged, geometry) = (run.merged(early.generation), early.manifest.manifest().geometry());
+            early.along = Some(Along::start(site, &merged, geometry, &early.board, &self.monitor));
+        }
+        Some(early)
     }
 
     fn take_plan(&mut self, site: &Site, prepared: &Prepared) {
@@ -264,13 +358,21 @@ impl Transfer {
         guard: &Guard,
         source: Option<&Source>,
         prepared: &Prepared,
+        early: &mut Option<Early>,
     ) -> Result<VerifiedBy, Failure> {
         let mut plan = prepared.plan.clone();
         for repair in 0..=REPAIRS {
-            let board = Arc::new(Board::new(plan.found.clone()));
-            let along = (self.options.verify != VerifyMethod::Size && !plan.missing.is_empty())
-                .then(|| Along::start(site, &prepared.merged, plan.geometry, &board, &self.monitor));
-            self.send_and_merge(site, guard, source, prepared, plan.clone(), board).await?;
+            let board = match early {
+                Some(early) => early.board.clone(),
+                None => Arc::new(Board::new(plan.found.clone())),
+            };
+            let hashed_along = self.options.verify != VerifyMethod::Size && !plan.missing.is_empty();
+            let along = early.as_mut().and_then(|early| early.along.take()).or_else(|| {
+                let start = || Along::start(site, &prepared.merged, plan.geometry, &board, &self.monitor);
+                hashed_along.then(start)
+            });
+            let round = Round { plan: plan.clone(), board, early: early.take() };
+            self.send_and_merge(site, guard, source, prepared, round).await?;
             if is_planted(Plant::CommitBeforeVerify) {
                 return Ok(VerifiedBy::Sha256Target);
             }
@@ -309,9 +411,9 @@ impl Transfer {
         guard: &Guard,
         source: Option<&Source>,
         prepared: &Prepared,
-        plan: crate::model::plan::Plan,
-        board: Arc<Board>,
+        round: Round,
     ) -> Result<(), Failure> {
+        let Round { plan, board, early } = round;
         let geometry = plan.geometry;
         if !plan.missing.is_empty() && source.is_none() {
             return Err(Failure::new(
@@ -340,11 +442,15 @@ impl Transfer {
             self.monitor.phase(Phase::Merge, geometry.end(plan.found.merged), geometry.size());
         }
         let uploading = async {
+            let permit = Permit { guard: guard.clone() };
+            if let Some(early) = early {
+                return early.go_on(permit).await;
+            }
             let Some(source) = source.filter(|_| !plan.missing.is_empty()) else { return Ok(()) };
             self.monitor.phase(Phase::Upload, plan.present_bytes(), geometry.size());
             let upload = Upload {
                 site: site.clone(),
-                guard: guard.clone(),
+                run: guard.run_names().clone(),
                 attempt: self.attempt,
                 source: source.clone(),
                 plan: plan.clone(),
@@ -358,7 +464,10 @@ impl Transfer {
                 monitor: self.monitor.clone(),
                 sent: self.sent.clone(),
             };
-            upload.run().await
+            let (permitting, permitted) = oneshot::channel();
+            // It is taken at once.
+            let _ = permitting.send(permit);
+            upload.run(permitted).await
         };
         let uploaded_at = async {
             uploading.await?;
@@ -398,10 +507,19 @@ impl Transfer {
     }
 
     /// Removes what is no longer needed; the lock goes with the release.
-    pub async fn after_commit(&mut self, site: &Site, guard: &Guard) -> Result<PutReport, Failure> {
+    pub async fn after_commit(
+        &mut self,
+        site: &Site,
+        guard: &Guard,
+        seen: Option<Leftovers>,
+    ) -> Result<PutReport, Failure> {
         let began = Instant::now();
         self.monitor.phase(Phase::Clean, 0, 0);
-        match leftovers::remove_all(site, guard).await {
+        let removed = match seen {
+            Some(seen) => leftovers::remove(site, seen).await,
+            None => leftovers::remove_all(site, guard).await,
+        };
+        match removed {
             Ok(()) => {}
             Err(failure) if failure.kind == FailureKind::Link => return Err(failure),
             // The file is in place: what is left does no harm and goes with the next run.

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::decide::{Decision, Watch};
 use super::held::{Held, LockKind};
-use super::release::{clear_private, give_back_own};
+use super::release::{clear_early, clear_private, give_back_own};
 use super::small_file;
 use super::times::{ACQUIRE_TRIES, LockTimes, MAKE_TRIES};
 use super::{holder, look};
@@ -41,6 +42,11 @@ pub struct LockContext {
     pub monitor: Arc<dyn Monitor>,
     pub stop: Stop,
     pub times: LockTimes,
+    /// Told of the private directory as soon as it stands, and when it is given up.
+    pub made: watch::Sender<Option<RunNames>>,
+    /// A moment ago neither a lock nor a temp directory was there: the first try does not
+    /// look again before it acts, since what it does fails where there is one by then.
+    pub nothing_there: bool,
 }
 
 /// One client's attempt to get the lock of one target. It outlives a dead link: after a
@@ -55,6 +61,8 @@ pub struct Acquirer {
     pub(super) made: bool,
     /// Something may stand on the target.
     attempted: bool,
+    /// Somebody was told of the private directory, and may have written into it.
+    used_early: bool,
     /// `<target>:lock` may be this run's.
     pub(super) linking: bool,
     pub(super) kind: LockKind,
@@ -89,6 +97,7 @@ impl Acquirer {
             earlier: Vec::new(),
             made: false,
             attempted: false,
+            used_early: false,
             linking: false,
             kind: LockKind::Without,
             number: Arc::new(AtomicU64::new(1)),
@@ -123,13 +132,19 @@ impl Acquirer {
             // way must not meet what is made now.
             self.undo(files).await;
             self.begin_anew()?;
+            self.context.nothing_there = false;
         }
         if self.context.options.no_lock {
             return self.go_without(files).await;
         }
         for _ in 0..ACQUIRE_TRIES {
-            let decision = self.decide(files).await?;
-            if !self.made && !self.make(files).await? {
+            let decision = match self.context.nothing_there {
+                true => Decision::Free,
+                false => self.decide(files).await?,
+            };
+            let made = self.made || self.make(files).await?;
+            self.context.nothing_there = false;
+            if !made {
                 self.begin_anew()?;
                 continue;
             }
@@ -154,6 +169,7 @@ impl Acquirer {
         }
         self.attempted = true;
         self.make_directories(files).await?;
+        self.tell_made();
         self.made = true;
         self.kind = LockKind::Without;
         Ok(self.held())
@@ -163,6 +179,7 @@ impl Acquirer {
     async fn make(&mut self, files: &dyn Files) -> Result<bool, Failure> {
         self.attempted = true;
         self.make_directories(files).await?;
+        self.tell_made();
         let text = self.info.to_text();
         match small_file::write_new(files, &self.private().lock(), &text, LOCK_MODE).await {
             Err(error) if error.is_not_found() => return Ok(false),
@@ -227,7 +244,18 @@ impl Acquirer {
     /// Gives what failed where another try may do better.
     async fn try_to_make_directories(&self, files: &dyn Files) -> Result<Option<RemoteError>, Failure> {
         let names = &self.context.names;
-        if let Err(error) = files.make_directory(names.temp(), DIRECTORY_MODE).await {
+        let private = self.private();
+        let making_temp = files.make_directory(names.temp(), DIRECTORY_MODE);
+        let making = files.make_directory(private.directory(), DIRECTORY_MODE);
+        let look = async || tokio::join!(files.lstat(names.temp()), files.lstat(private.directory()));
+        // A name that others made may lead elsewhere: then one thing after the other.
+        let (made_temp, rest) = if files.features().in_order && self.context.nothing_there {
+            let (made_temp, made, seen) = tokio::join!(biased; making_temp, making, look());
+            (made_temp, Some((made, Some(seen))))
+        } else {
+            (making_temp.await, None)
+        };
+        if let Err(error) = made_temp {
             match files.lstat(names.temp()).await {
                 Ok(attributes) if attributes.kind == FileKind::Directory => {}
                 Ok(attributes) if attributes.kind == FileKind::Unknown => {}
@@ -241,14 +269,9 @@ impl Acquirer {
                 Err(_) => return Err(self.remote(&error)),
             }
         }
-        let private = self.private();
-        let look = async || tokio::join!(files.lstat(names.temp()), files.lstat(private.directory()));
-        let making = files.make_directory(private.directory(), DIRECTORY_MODE);
-        let (made, seen) = if files.features().in_order {
-            let (made, seen) = tokio::join!(making, look());
-            (made, Some(seen))
-        } else {
-            (making.await, None)
+        let (made, seen) = match rest {
+            Some(rest) => rest,
+            None => (files.make_directory(private.directory(), DIRECTORY_MODE).await, None),
         };
         match made {
             Ok(()) => {}
@@ -337,6 +360,7 @@ impl Acquirer {
         if !self.attempted {
             return;
         }
+        self.context.made.send_replace(None);
         let private = self.private();
         let aside = private.taken_lock(self.next_number());
         let linking = std::mem::take(&mut self.linking);
@@ -345,6 +369,9 @@ impl Acquirer {
             remove_if_there(files, &private.lock()).await?;
             if linking {
                 give_back_own(files, names, self.run, &aside).await?;
+            }
+            if self.used_early {
+                clear_early(files, &private).await?;
             }
             clear_private(files, names, &private).await
         };
@@ -355,8 +382,14 @@ impl Acquirer {
         self.made = false;
     }
 
+    fn tell_made(&mut self) {
+        self.used_early |= self.context.made.receiver_count() > 0;
+        self.context.made.send_replace(Some(self.private()));
+    }
+
     /// Takes a fresh run id after this run's directory was fenced away.
     pub(super) fn begin_anew(&mut self) -> Result<(), Failure> {
+        self.context.made.send_replace(None);
         self.earlier.push(self.run);
         self.run = fresh_run(&self.context)?;
         self.info.run = self.run;

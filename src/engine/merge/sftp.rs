@@ -43,17 +43,22 @@ impl SftpMerge {
         let merged = self.run.merged(self.generation);
         let handle = self.site.files.open(&merged, OpenMode::READ_WRITE, None).await.map_err(&failed)?;
         let outcome = self.merge_all(&handle).await;
-        let closed = self.site.files.close(handle).await;
+        let closed = match outcome {
+            Ok(false) => self.site.files.close_unheard(handle).await,
+            _ => self.site.files.close(handle).await,
+        };
         outcome?;
         closed.map_err(&failed)
     }
 
-    async fn merge_all(&self, merged: &Handle) -> Result<(), Failure> {
+    /// Whether anything was written through the handle.
+    async fn merge_all(&self, merged: &Handle) -> Result<bool, Failure> {
         let chunks = self.geometry.chunks();
+        let mut written = false;
         loop {
             let from = self.board.merged();
             if from == chunks {
-                return Ok(());
+                return Ok(written);
             }
             self.board.wait_until(|found| ready(from, chunks, self.eager, found)).await;
             let mut batch = self.board.next(PLACED_BATCH);
@@ -64,13 +69,13 @@ impl SftpMerge {
             batch.truncate(length);
             let Some((last, _)) = batch.last().copied() else { continue };
             if last == chunks && how == Some(Published::Placed) {
-                self.check_size(merged, last).await?;
-                // Receipts say the same as a record would, and the commit syncs.
+                // Receipts say the same as a record would, and the commit looks and syncs.
                 self.board.merge(last);
-                return Ok(());
+                return Ok(written);
             }
             for (n, how) in &batch {
                 if *how == Published::Stored {
+                    written = true;
                     self.append(merged, *n).await?;
                     self.monitor.advance(Phase::Merge, self.geometry.length(*n));
                 }

@@ -1,7 +1,7 @@
 //! The manifest on the target, growing line by line while chunks are hashed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -9,10 +9,10 @@ use tokio::sync::watch;
 use crate::engine::io::{create_with, publish, write_all};
 use crate::engine::site::Site;
 use crate::model::digest::{Chain, Digest};
-use crate::model::manifest::Manifest;
+use crate::model::manifest::{Baseline, Manifest};
 use crate::model::names::RunNames;
-use crate::remote::RemoteError;
 use crate::remote::files::{Files, Handle};
+use crate::remote::{RemoteError, RemoteErrorKind};
 
 /// Readable by its owner only, like all in the temp directory.
 const MODE: u32 = 0o600;
@@ -24,8 +24,8 @@ pub struct ManifestFile {
     /// How many lines are noted, and how many of them the target has acknowledged.
     noted: watch::Sender<u64>,
     written: watch::Sender<u64>,
-    files: Arc<dyn Files>,
-    handle: Handle,
+    /// Once it stands on the target.
+    open: OnceLock<(Arc<dyn Files>, Handle)>,
     contradicted: AtomicBool,
 }
 
@@ -37,27 +37,40 @@ struct State {
 }
 
 impl ManifestFile {
-    /// Puts `manifest` in place of the one that is there, as a new file: a handle that
-    /// an old run still holds speaks of the old one.
-    pub async fn create(
+    /// One that is not on the target yet.
+    pub fn new(manifest: Manifest) -> ManifestFile {
+        let known = manifest.known();
+        ManifestFile {
+            state: Mutex::new(State { manifest, waiting: String::new(), waiting_from: known + 1 }),
+            noted: watch::Sender::new(known),
+            written: watch::Sender::new(0),
+            open: OnceLock::new(),
+            contradicted: AtomicBool::new(false),
+        }
+    }
+
+    /// In place of the one that is there, as a new file: a handle that an old run still
+    /// holds speaks of the old one. Once, and before lines are written.
+    pub async fn put_in_place(
+        &self,
         site: &Site,
         run: &RunNames,
-        manifest: Manifest,
-    ) -> Result<ManifestFile, RemoteError> {
+        baseline: Baseline,
+    ) -> Result<(), RemoteError> {
+        let (content, known) = {
+            let mut state = self.lock();
+            state.manifest.baseline = baseline;
+            state.waiting.clear();
+            (Bytes::from(state.manifest.encode()), state.manifest.known())
+        };
         let private = run.new_manifest();
-        let content = Bytes::from(manifest.encode());
         let handle = create_with(site.files.as_ref(), &private, content, MODE).await?;
         publish(site.files.as_ref(), &private, &site.names.manifest()).await?;
-        let known = manifest.known();
-        let state = State { manifest, waiting: String::new(), waiting_from: known + 1 };
-        Ok(ManifestFile {
-            state: Mutex::new(state),
-            noted: watch::Sender::new(known),
-            written: watch::Sender::new(known),
-            files: site.files.clone(),
-            handle,
-            contradicted: AtomicBool::new(false),
-        })
+        if self.open.set((site.files.clone(), handle)).is_err() {
+            return Err(RemoteError::new(RemoteErrorKind::Failure, "the manifest is there already"));
+        }
+        self.written.send_replace(known);
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -107,6 +120,9 @@ impl ManifestFile {
 
     /// Writes lines as they are noted. Ends only with an error; drop it when done.
     pub async fn write_lines(&self) -> Result<(), RemoteError> {
+        let Some((files, handle)) = self.open.get() else {
+            return Err(RemoteError::new(RemoteErrorKind::Failure, "the manifest is not there yet"));
+        };
         let mut noted = self.noted.subscribe();
         loop {
             let (lines, offset, last) = {
@@ -120,7 +136,7 @@ impl ManifestFile {
                 }
                 continue;
             }
-            write_all(self.files.as_ref(), &self.handle, offset, Bytes::from(lines)).await?;
+            write_all(files.as_ref(), handle, offset, Bytes::from(lines)).await?;
             self.written.send_replace(last);
         }
     }
@@ -132,6 +148,9 @@ impl ManifestFile {
     }
 
     pub async fn close(&self) -> Result<(), RemoteError> {
-        self.files.close(self.handle.clone()).await
+        match self.open.get() {
+            Some((files, handle)) => files.close(handle.clone()).await,
+            None => Ok(()),
+        }
     }
 }

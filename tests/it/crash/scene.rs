@@ -54,6 +54,8 @@ pub struct Way {
 pub enum Server {
     /// A directory of this machine, by plain file calls.
     Local,
+    /// The same, one call after the other.
+    LocalInOrder,
     /// OpenSSH's sftp-server, with these arguments.
     OpenSsh(&'static [&'static str]),
 }
@@ -76,8 +78,16 @@ impl Way {
         Way { remove_first: true, ..self }
     }
 
+    pub const fn in_order(self) -> Way {
+        Way { server: Server::LocalInOrder, ..self }
+    }
+
     pub const fn through_openssh(self, arguments: &'static [&'static str]) -> Way {
         Way { server: Server::OpenSsh(arguments), ..self }
+    }
+
+    pub fn is_local(&self) -> bool {
+        matches!(self.server, Server::Local | Server::LocalInOrder)
     }
 
     pub fn placed(&self) -> bool {
@@ -86,7 +96,7 @@ impl Way {
 
     /// Time stands still while anything is at work, so that watching takes none.
     pub fn paused(&self) -> bool {
-        !self.shell && self.server == Server::Local
+        !self.shell && self.is_local()
     }
 }
 
@@ -374,6 +384,7 @@ impl Errand {
         let servers = PipedServers::default();
         let host: Arc<dyn Connector> = match way.server {
             Server::Local => Arc::new(LocalConnector::whole_machine(shell)),
+            Server::LocalInOrder => Arc::new(LocalConnector::whole_machine(shell).in_order()),
             Server::OpenSsh(arguments) => Arc::new(servers.connector(arguments, shell)),
         };
         let connector = FaultyConnector::new(host, script.clone()).with_features(way.features);

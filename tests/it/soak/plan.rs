@@ -16,7 +16,7 @@ use crate::crash::cases::{
     cut, killed, late, next_random, overtaken, power_cut, refused, source_changes, swallowed, target_changes,
 };
 use crate::crash::damage::{Came, harms, moment};
-use crate::crash::scene::{Before, PLACED, PLACED_SHELL, POOR, SCRIPT, STORED, Scene, Server, Way};
+use crate::crash::scene::{Before, PLACED, PLACED_SHELL, POOR, SCRIPT, STORED, Scene, Way};
 use crate::crash::verdict::Verdict;
 
 const NO_LINK: fn(&mut Features) = |features| features.hard_link = false;
@@ -35,6 +35,9 @@ pub const SERVERS: &[Way] = &[
     named(PLACED, "local"),
     named(STORED, "local-stored"),
     named(POOR, "local-poor"),
+    named(PLACED.in_order(), "local-in-order"),
+    named(STORED.in_order(), "local-in-order-stored"),
+    named(PLACED.in_order().lacking(NO_LINK), "local-in-order-no-link"),
     named(PLACED.lacking(NO_LINK), "local-no-link"),
     named(STORED.lacking(NO_LINK), "local-stored-no-link"),
     named(STORED.lacking(NO_COPY), "local-stored-no-copy"),
@@ -363,7 +366,7 @@ impl Plan {
     }
 
     pub fn is_real(case: Case) -> bool {
-        SERVERS[case.group.server].server != Server::Local
+        !SERVERS[case.group.server].is_local()
     }
 
     /// The case of a name that [`Plan::name`] gave.
