@@ -14,10 +14,12 @@ use std::sync::atomic::{AtomicU8, Ordering};
 pub enum Plant {
     /// The merged file is put in place before its digest is known.
     CommitBeforeVerify = 1,
-    /// Older runs are left to act on their files.
-    NoFence = 2,
+    /// A chunk is removed before the record says that it is merged.
+    RemoveBeforeRecord = 2,
     /// A commit whose reply was lost is taken for done.
     TrustLostReply = 3,
+    /// Nothing is synced to the target's disk.
+    NoSync = 4,
 }
 
 #[cfg(debug_assertions)]

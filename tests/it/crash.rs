@@ -1,10 +1,12 @@
-//! One fault at call k, for every k: the client killed, the link lost, a call refused, bytes
+//! One fault at call k, over all k: the client killed, the link lost, a call refused, bytes
 //! that do not arrive. After each of them the target is the old file or the new one, and a
-//! plain rerun finishes.
+//! plain rerun finishes. `soak.rs` mixes the same cases with more faults, servers and states.
+//!
+//! Every second call is taken: before it and after it are all the places between two calls.
 //!
 //! Without a shell the runtime's clock stands still while anything is at work, so that ten
 //! seconds of watching a dead lock pass in no time. `HAUL_CRASH_SEEDS=n` goes through each
-//! sweep n times with other second faults, `HAUL_CRASH_EVERY=1` takes every call also where
+//! sweep n times with other second faults, `HAUL_CRASH_EVERY=1` takes every call, also where
 //! a shell makes that slow.
 
 pub mod cases;
@@ -94,11 +96,11 @@ fn calls_of(way: Way, replaces: bool) -> Ran {
     ran
 }
 
-/// Every call without a shell; every few with one, which takes real time.
-fn chosen(way: Way, calls: usize) -> Vec<usize> {
-    let every = if way.shell { from_environment("HAUL_CRASH_EVERY", 9) } else { 1 };
+/// Every second call from `first` on; fewer with a shell, which takes real time.
+fn chosen(way: Way, first: usize, calls: usize) -> Vec<usize> {
+    let every = from_environment("HAUL_CRASH_EVERY", if way.shell { 9 } else { 2 });
     // Some calls come as the tasks happen to take turns, so a run may make a few more.
-    (1..=calls + 5).step_by(every).collect()
+    (first..=calls + 5).step_by(every).collect()
 }
 
 fn sweep_kills(way: Way) {
@@ -107,7 +109,7 @@ fn sweep_kills(way: Way) {
         let calls = calls_of(way, replaces).calls.len();
         for fault in [Fault::Crash, Fault::CrashAfter] {
             let what = format!("{}, replaces {replaces}, {fault:?}", way.name);
-            sweeps.sweep(&what, &chosen(way, calls), |k, seed| {
+            sweeps.sweep(&what, &chosen(way, 1, calls), |k, seed| {
                 // Half of the dead holders are seen to be gone, half have to be watched.
                 let known_dead = way.shell || seed.is_multiple_of(2);
                 killed(&Scene::new(way, replaces), fault, k, calls, known_dead, seed)
@@ -159,7 +161,7 @@ fn sweep_cuts(way: Way) {
         let calls = calls_of(way, replaces).calls.len();
         for fault in [Fault::LinkLost, Fault::LinkLostAfter] {
             let what = format!("{}, replaces {replaces}, {fault:?}", way.name);
-            sweeps.sweep(&what, &chosen(way, calls), |k, seed| {
+            sweeps.sweep(&what, &chosen(way, 1, calls), |k, seed| {
                 cut(&begun(way, replaces, seed), fault, k, seed)
             });
         }
@@ -240,9 +242,11 @@ fn sweep_refusals(way: Way) {
     let mut sweeps = Sweeps::default();
     for replaces in [false, true] {
         let calls = calls_of(way, replaces).calls.len();
-        for kind in [RemoteErrorKind::NoSpace, RemoteErrorKind::PermissionDenied, RemoteErrorKind::Failure] {
+        // Each call is refused in one way at least.
+        let kinds = [RemoteErrorKind::NoSpace, RemoteErrorKind::PermissionDenied, RemoteErrorKind::Failure];
+        for (kind, first) in kinds.into_iter().zip([1, 2, 1]) {
             let what = format!("{}, replaces {replaces}, {kind:?}", way.name);
-            sweeps.sweep(&what, &chosen(way, calls), |k, seed| {
+            sweeps.sweep(&what, &chosen(way, first, calls), |k, seed| {
                 refused(&begun(way, replaces, seed), kind, k, seed)
             });
         }

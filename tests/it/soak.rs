@@ -3,8 +3,8 @@
 //!
 //! The environment says what to do: `HAUL_SOAK_SECONDS`, `HAUL_SOAK_SEED`,
 //! `HAUL_SOAK_PLANT` (a fault in haul itself, which has to be found), `HAUL_SOAK_CASE` (one
-//! case alone), `HAUL_SOAK_STOP=1` (at the first failure), and `HAUL_SOAK_LINE`, a file for
-//! the line it ends with.
+//! case alone), `HAUL_SOAK_QUICK=1` (only cases in which time stands still, to the first
+//! failure), and `HAUL_SOAK_LINE`, a file for the line it ends with.
 
 mod plan;
 mod plants;
@@ -89,6 +89,12 @@ impl Soak {
         self.case(worker, &killing.name(number), killing.kind(), true, || killing.run(number));
     }
 
+    /// What no case can be blamed for.
+    fn broke(&self, what: &str) {
+        let finding = Finding::new(Broken::Lost, what);
+        self.tally.add("(none)", "", false, &Noted::default(), Err(finding));
+    }
+
     /// A case that takes longer than any may is not waited for.
     fn watch(&self) {
         while !self.ended.load(Ordering::Acquire) {
@@ -120,19 +126,18 @@ fn soak() {
     if let Some(name) = from_environment("HAUL_SOAK_PLANT") {
         plants::plant(&name);
     }
-    let stop = from_environment("HAUL_SOAK_STOP").is_some();
-    let workers = PAUSED_WORKERS + REAL_WORKERS + 1;
+    let quick = from_environment("HAUL_SOAK_QUICK").is_some();
     let soak = Soak {
         plan: Plan::new(seed),
         tally: Tally::default(),
         until: Instant::now() + Duration::from_secs(number("HAUL_SOAK_SECONDS", DEFAULT_SECONDS)),
-        failures: if stop { 1 } else { ENOUGH },
+        failures: if quick { 1 } else { ENOUGH },
         ended: AtomicBool::new(false),
-        at_work: Mutex::new(vec![None; workers]),
+        at_work: Mutex::new(vec![None; PAUSED_WORKERS + REAL_WORKERS + 1]),
     };
     match from_environment("HAUL_SOAK_CASE") {
         Some(name) => alone(&soak, &name),
-        None => all(&soak, seed),
+        None => all(&soak, seed, quick),
     }
     soak.say();
     assert_eq!(soak.tally.failed(), 0, "see above");
@@ -146,56 +151,54 @@ fn alone(soak: &Soak, name: &str) {
     soak.planned(0, case);
 }
 
-fn all(soak: &Soak, seed: u64) {
-    let lanes = [(Lane::Paused, PAUSED_WORKERS), (Lane::Real, REAL_WORKERS)];
-    let orders = lanes.map(|(lane, _)| Mutex::new(soak.plan.order(lane)));
-    let next_worker = AtomicUsize::new(0);
-    let working = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        let done = || {
-            if working.fetch_sub(1, Ordering::AcqRel) == 1 {
-                soak.ended.store(true, Ordering::Release);
-            }
-        };
-        working.store(PAUSED_WORKERS + REAL_WORKERS + 1, Ordering::Release);
-        for ((_, workers), order) in lanes.iter().zip(&orders) {
-            for _ in 0..*workers {
-                let worker = next_worker.fetch_add(1, Ordering::Relaxed);
-                scope.spawn(move || {
-                    while soak.goes_on() {
-                        let planned = catch_unwind(AssertUnwindSafe(|| soak.plan.next(order)));
-                        match planned {
-                            Ok(Some(case)) => soak.planned(worker, case),
-                            Ok(None) => {}
-                            Err(_) => {
-                                let finding = Finding::new(Broken::Lost, "a run without a fault panicked");
-                                soak.tally.add("(see above)", "", false, &Noted::default(), Err(finding));
-                            }
-                        }
-                    }
-                    done();
-                });
-            }
+fn all(soak: &Soak, seed: u64, quick: bool) {
+    let mut lanes = vec![Lane::Paused; PAUSED_WORKERS];
+    if !quick {
+        lanes.extend([Lane::Real; REAL_WORKERS]);
+    }
+    let paused = Mutex::new(soak.plan.order(Lane::Paused));
+    let real = Mutex::new(soak.plan.order(Lane::Real));
+    let working = AtomicUsize::new(lanes.len() + usize::from(!quick));
+    let done = || {
+        if working.fetch_sub(1, Ordering::AcqRel) == 1 {
+            soak.ended.store(true, Ordering::Release);
         }
-        let worker = next_worker.fetch_add(1, Ordering::Relaxed);
-        scope.spawn(move || {
-            if let Ok(killings) = catch_unwind(Killing::all) {
-                let mut number = seed.wrapping_mul(1_000_000);
-                'all: loop {
-                    for killing in &killings {
-                        if !soak.goes_on() {
-                            break 'all;
-                        }
-                        soak.killing(worker, killing, number);
-                        number += 1;
+    };
+    std::thread::scope(|scope| {
+        for (worker, lane) in lanes.iter().enumerate() {
+            let (order, done) = (if *lane == Lane::Paused { &paused } else { &real }, &done);
+            scope.spawn(move || {
+                while soak.goes_on() {
+                    match catch_unwind(AssertUnwindSafe(|| soak.plan.next(order))) {
+                        Ok(Some(case)) => soak.planned(worker, case),
+                        Ok(None) => {}
+                        Err(_) => soak.broke("a run without a fault panicked"),
                     }
                 }
-            } else {
-                let finding = Finding::new(Broken::Lost, "no sshd could be started");
-                soak.tally.add("sshd", "", false, &Noted::default(), Err(finding));
-            }
-            done();
-        });
+                done();
+            });
+        }
+        if !quick {
+            let worker = lanes.len();
+            scope.spawn(move || {
+                kill_on(soak, worker, seed);
+                done();
+            });
+        }
         soak.watch();
     });
+}
+
+/// The program on real servers, one after the other.
+fn kill_on(soak: &Soak, worker: usize, seed: u64) {
+    let Ok(killings) = catch_unwind(Killing::all) else {
+        return soak.broke("no sshd could be started");
+    };
+    let numbers = seed.wrapping_mul(1_000_000)..;
+    for (number, killing) in numbers.zip(killings.iter().cycle()) {
+        if !soak.goes_on() {
+            return;
+        }
+        soak.killing(worker, killing, number);
+    }
 }

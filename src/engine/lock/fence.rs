@@ -15,7 +15,6 @@ use super::small_file::move_to_unused;
 use super::times::{FENCE_TRIES, FENCED_AT_ONCE_MAX, RUN_ENTRIES_MAX, TEMP_ENTRIES_MAX};
 use crate::engine::failure::{Failure, FailureKind, Phase};
 use crate::engine::monitor::{Level, Monitor, Notice};
-use crate::engine::plant::{Plant, is_planted};
 use crate::model::names::{Entry, Names, RunNames};
 use crate::model::remote_path::RemotePath;
 use crate::remote::files::FileKind;
@@ -47,9 +46,6 @@ pub async fn fence(
     held: &Held,
     monitor: &Arc<dyn Monitor>,
 ) -> Result<Vec<FencedDir>, Failure> {
-    if is_planted(Plant::NoFence) {
-        return Ok(Vec::new());
-    }
     let (fenced, contested) = fence_temp(files, held, &held.names).await?;
     if let Some(user) = &held.deposed {
         let theirs = Names::new(held.names.target(), user);

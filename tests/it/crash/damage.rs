@@ -347,7 +347,8 @@ fn sweep_damage(way: Way) {
     let mut sweeps = Sweeps::default();
     for came in [Came::HalfWay, Came::ToTheCommit] {
         let moment = moment(&calls_of(way, true).calls, came, 5).expect("it comes so far");
-        let which: Vec<usize> = chosen(way, MATRIX.len() - 5).into_iter().map(|i| i - 1).collect();
+        let every = if way.shell { chosen(way, 1, MATRIX.len() - 5) } else { (1..=MATRIX.len()).collect() };
+        let which: Vec<usize> = every.into_iter().map(|i| i - 1).collect();
         sweeps
             .sweep(&format!("{}, killed {came:?}", way.name), &which, |which, _| damaged(way, moment, which));
     }

@@ -15,6 +15,7 @@ use haul::engine::put::{PutJob, put};
 use haul::engine::report::PutReport;
 use haul::engine::stop::stop_pair;
 use haul::model::chunk::{ChunkSize, Geometry};
+use haul::model::lock_file::{self, LockContent};
 use haul::model::names::{Entry, Names, UserId};
 use haul::model::record::Record;
 use haul::model::remote_path::RemotePath;
@@ -354,6 +355,16 @@ impl Scene {
     pub fn lock_holder(&self) -> Option<String> {
         let text = fs::read_to_string(self.lock()).ok()?;
         text.lines().find_map(|line| line.strip_prefix("run: ")).map(str::to_owned)
+    }
+
+    pub fn lock_is_torn(&self) -> bool {
+        fs::read(self.lock()).is_ok_and(|text| lock_file::parse(&text) == LockContent::Torn)
+    }
+
+    /// Whether a run's own name of its lock file is there.
+    pub fn has_private_lock(&self) -> bool {
+        let temp = self.temp();
+        names_in(&temp).iter().any(|name| name.starts_with("run.") && temp.join(name).join("lock").exists())
     }
 
     /// The chunks that count as sent by what stands in the temp directory.
