@@ -21,6 +21,7 @@ use super::limiter::Limiter;
 use super::merge::Merge;
 use super::monitor::{Level, Monitor, Notice};
 use super::options::{MergeMethod, PutOptions, VerifyMethod};
+use super::plant::{Plant, is_planted};
 use super::prepare::{Preparation, Prepared};
 use super::random::run_id;
 use super::receipts::Receipts;
@@ -376,6 +377,9 @@ impl Transfer {
             });
             let round = Round { plan: plan.clone(), board, early: early.take() };
             self.send_and_merge(site, guard, source, prepared, round).await?;
+            if is_planted(Plant::CommitBeforeVerify) {
+                return Ok(VerifiedBy::Sha256Target);
+            }
             let began = Instant::now();
             self.monitor.phase(Phase::Verify, 0, plan.geometry.size());
             let manifest = prepared.manifest.manifest();
@@ -494,6 +498,9 @@ impl Transfer {
     /// After a link that died during the commit: whether the rename happened.
     pub async fn was_committed(&mut self, site: &Site) -> Result<bool, Failure> {
         let Some(digest) = self.committing else { return Ok(false) };
+        if is_planted(Plant::TrustLostReply) {
+            return Ok(true);
+        }
         match site.files.lstat(site.names.target()).await {
             Ok(attributes) if attributes.size == Some(self.size) => {
                 self.dressed = Dressed { mode: attributes.mode, owner: attributes.owner };

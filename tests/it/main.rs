@@ -24,5 +24,6 @@ mod loopback;
 mod rows;
 mod scripts;
 mod servers;
+mod soak;
 mod ssh_config;
 mod sudo;
