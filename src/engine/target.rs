@@ -8,6 +8,8 @@ use crate::remote::{Files, RemoteError, RemoteErrorKind};
 
 /// As many links in a row as Linux follows (path_resolution(7)).
 const MAX_LINKS: usize = 40;
+/// No file system in use takes a longer name, and servers hide that cause.
+const NAME_MAX_BYTES: usize = 255;
 
 /// The target as it stands now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,6 +163,12 @@ async fn look(files: &dyn Files, host: &str, path: &RemotePath) -> Result<Target
 }
 
 fn cannot_look(host: &str, path: &RemotePath, error: &RemoteError) -> Failure {
+    let name = path.file_name().len();
+    if name > NAME_MAX_BYTES && !error.is_link() {
+        let text = format!("the name has {name} bytes, and file systems take {NAME_MAX_BYTES} at most");
+        return Failure::new(FailureKind::Usage, Phase::Survey, place(host, path), text)
+            .next_step("choose a shorter name");
+    }
     let failure = Failure::remote(Phase::Survey, place(host, path), error);
     match error.kind {
         RemoteErrorKind::PermissionDenied => failure.next_step("check the directory's permissions"),

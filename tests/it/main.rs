@@ -14,6 +14,7 @@ mod exec_examples;
 mod fake_server;
 mod fleet;
 mod harness;
+mod hostile_names;
 mod kills;
 mod known_hosts;
 mod layers;
