@@ -10,6 +10,8 @@ use crate::remote::{Files, RemoteError, RemoteErrorKind};
 const MAX_LINKS: usize = 40;
 /// No file system in use takes a longer name, and servers hide that cause.
 const NAME_MAX_BYTES: usize = 255;
+/// What POSIX systems take as one path, without the NUL at its end.
+const PATH_MAX_BYTES: usize = 4095;
 
 /// The target as it stands now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,11 +165,14 @@ async fn look(files: &dyn Files, host: &str, path: &RemotePath) -> Result<Target
 }
 
 fn cannot_look(host: &str, path: &RemotePath, error: &RemoteError) -> Failure {
-    let name = path.file_name().len();
-    if name > NAME_MAX_BYTES && !error.is_link() {
-        let text = format!("the name has {name} bytes, and file systems take {NAME_MAX_BYTES} at most");
-        return Failure::new(FailureKind::Usage, Phase::Survey, place(host, path), text)
-            .next_step("choose a shorter name");
+    for (what, bytes, limit) in
+        [("name", path.file_name().len(), NAME_MAX_BYTES), ("path", path.as_bytes().len(), PATH_MAX_BYTES)]
+    {
+        if bytes > limit && !error.is_link() {
+            let text = format!("the {what} has {bytes} bytes, and {limit} are what most systems take");
+            return Failure::new(FailureKind::Usage, Phase::Survey, place(host, path), text)
+                .next_step("choose a shorter one");
+        }
     }
     let failure = Failure::remote(Phase::Survey, place(host, path), error);
     match error.kind {

@@ -18,6 +18,7 @@ mod hostile_names;
 mod kills;
 mod known_hosts;
 mod layers;
+mod links;
 mod local_commands;
 mod lock;
 mod loopback;
