@@ -8,6 +8,7 @@ use crate::remote::{Files, RemoteError, RemoteErrorKind};
 
 /// As many links in a row as Linux follows (path_resolution(7)).
 const MAX_LINKS: usize = 40;
+const STICKY_AND_WRITABLE_BY_ALL: u32 = 0o1002;
 /// No file system in use takes a longer name, and servers hide that cause.
 const NAME_MAX_BYTES: usize = 255;
 /// What POSIX systems take as one path, without the NUL at its end.
@@ -146,6 +147,7 @@ async fn look(files: &dyn Files, host: &str, path: &RemotePath) -> Result<Target
         if attributes.kind != FileKind::Symlink {
             return Ok(Target { path, attributes: Some(attributes) });
         }
+        check_link(files, host, &path, attributes).await?;
         let link = files.read_link(&path).await.map_err(|error| cannot_look(host, &path, &error))?;
         // A directory is entered, not replaced: only a link to a file is followed here.
         if let Ok(behind) = files.stat(&path).await
@@ -162,6 +164,36 @@ async fn look(files: &dyn Files, host: &str, path: &RemotePath) -> Result<Target
         "symbolic links lead in a circle",
     )
     .next_step("mend the link, or name the file itself"))
+}
+
+/// Where everybody may make names, a link of somebody else's may lead this account to any
+/// file of its own. Linux does not follow such links either where protected_symlinks is set
+/// (proc_sys_fs(5)), but haul asks for what is behind a link by its name.
+async fn check_link(
+    files: &dyn Files,
+    host: &str,
+    path: &RemotePath,
+    link: Attributes,
+) -> Result<(), Failure> {
+    let cannot_look = |error: RemoteError| cannot_look(host, path, &error);
+    let directory = files.stat(&path.parent()).await.map_err(cannot_look)?;
+    let (Some(mode), Some(directory), Some(link)) = (directory.mode, directory.owner, link.owner) else {
+        return Ok(());
+    };
+    if mode & STICKY_AND_WRITABLE_BY_ALL != STICKY_AND_WRITABLE_BY_ALL || link.uid == directory.uid {
+        return Ok(());
+    }
+    // A session starts in the account's home, which is its own.
+    let here = RemotePath::new(&b"."[..])
+        .map_err(|error| Failure::new(FailureKind::Usage, Phase::Survey, host, error))?;
+    let home = files.stat(&here).await.map_err(cannot_look)?;
+    if home.owner.is_some_and(|home| home.uid == link.uid) {
+        return Ok(());
+    }
+    let text = "is another account's symbolic link in a directory that everybody may write to, and is \
+                not followed";
+    Err(Failure::new(FailureKind::Failed, Phase::Survey, place(host, path), text)
+        .next_step("name the file behind it if you trust it"))
 }
 
 fn cannot_look(host: &str, path: &RemotePath, error: &RemoteError) -> Failure {

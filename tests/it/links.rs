@@ -119,15 +119,16 @@ fn cut_after_any_number_of_bytes() {
 #[test]
 fn every_connection_dies_after_a_while() {
     let sshd = Sshd::start();
-    let proxy = TcpProxy::before(&sshd, |_| After(MIDDLE, ToServer, Fault::Cut));
+    // More than what may be in flight, so that each connection achieves something.
+    let proxy = TcpProxy::before(&sshd, |_| After(4 << 20, ToServer, Fault::Cut));
     let client = Client::of(&proxy);
-    let source = client.source("source", 3 * CHUNKS * CHUNK, 1);
-    let outcome = client.put(&source, sshd.scratch().join("disk.img"), &["--retries=3"]).expect(0);
-    assert_arrived(&sshd, "disk.img", 3 * CHUNKS, &outcome.stdout);
-    // More often than --retries: each connection achieved something.
-    assert!(retries(&outcome).len() > 3, "{:?}", retries(&outcome));
+    let source = client.source("source", 8 * CHUNKS * CHUNK, 1);
+    let more = ["--retries=2", "--connections=1"];
+    let outcome = client.put(&source, sshd.scratch().join("disk.img"), &more).expect(0);
+    assert_arrived(&sshd, "disk.img", 8 * CHUNKS, &outcome.stdout);
+    assert!(retries(&outcome).len() > 2, "as often as --retries: {:?}", retries(&outcome));
     // It went on where it was: what was in flight was lost each time, and no more.
-    let least = 3 * CHUNKS * CHUNK;
+    let least = 8 * CHUNKS * CHUNK;
     assert!(proxy.passed(ToServer) < 4 * least, "{} bytes for {least}", proxy.passed(ToServer));
 }
 
