@@ -27,6 +27,7 @@ use super::source::Source;
 use super::space;
 use super::upload::{Destination, Lanes, Sent, Upload};
 use super::verify::{Verified, verify};
+use crate::model::checksum::{Checksum, Method};
 use crate::model::digest::Digest;
 use crate::model::manifest::{Baseline, Manifest};
 use crate::remote::files::Attributes;
@@ -51,8 +52,8 @@ pub struct Transfer {
     distrust: bool,
     /// What stood at the target when the transfer began.
     began_from: Option<(Baseline, Option<Attributes>)>,
-    /// The digest of a commit that was begun and whose outcome may be unknown.
-    committing: Option<Digest>,
+    /// What a commit puts in place that was begun and whose outcome may be unknown.
+    committing: Option<(Method, Checksum)>,
     /// What stood at the target may have been removed for that commit.
     removed_first: bool,
     /// What was asked of the target's attributes.
@@ -213,21 +214,21 @@ impl Transfer {
             source.check_unchanged()?;
         }
         self.verified_by = Some(verified_by);
-        let digest = prepared.manifest.digest().ok_or_else(|| {
+        let checksum = prepared.manifest.checksum().ok_or_else(|| {
             Failure::new(
                 FailureKind::Verification,
                 Phase::Verify,
                 site.place(),
-                "the source's SHA-256 is unknown",
+                "the source's checksum is unknown",
             )
         })?;
-        self.sha256 = Some(digest);
+        self.sha256 = checksum.sha256();
 
         let began = Instant::now();
         let manifest = prepared.manifest.manifest();
         let times = source.map(|source| source.times);
         let dress = Dress::new(mode?, &self.options, &manifest, times, self.asked, existing);
-        self.committing = Some(digest);
+        self.committing = Some((manifest.method(), checksum));
         self.removed_first = replace == Replace::RemoveFirst;
         self.monitor.phase(Phase::Commit, 0, 0);
         let committing = commit(site, &guard.held, ground, before, replace, dress, self.monitor.as_ref());
@@ -273,8 +274,10 @@ impl Transfer {
         let mut plan = prepared.plan.clone();
         for repair in 0..=REPAIRS {
             let board = Arc::new(Board::new(plan.found.clone()));
-            let along = (self.options.verify != VerifyMethod::Size && !plan.missing.is_empty())
-                .then(|| Along::start(site, &prepared.merged, plan.geometry, &board, &self.monitor));
+            let along = (self.options.verify != VerifyMethod::Size && !plan.missing.is_empty()).then(|| {
+                let method = prepared.manifest.method();
+                Along::start(site, &prepared.merged, plan.geometry, method, &board, &self.monitor)
+            });
             self.send_and_merge(site, guard, source, prepared, plan.clone(), board).await?;
             let began = Instant::now();
             self.monitor.phase(Phase::Verify, 0, plan.geometry.size());
@@ -375,7 +378,7 @@ impl Transfer {
 
     /// After a link that died during the commit: whether the rename happened.
     pub async fn was_committed(&mut self, site: &Site) -> Result<bool, Failure> {
-        let Some(digest) = self.committing else { return Ok(false) };
+        let Some((method, checksum)) = self.committing else { return Ok(false) };
         match site.files.lstat(site.names.target()).await {
             Ok(attributes) if attributes.size == Some(self.size) => {
                 self.dressed = Dressed { mode: attributes.mode, owner: attributes.owner };
@@ -391,9 +394,16 @@ impl Transfer {
             }
             Err(error) => return Err(Failure::remote(Phase::Commit, site.place(), &error)),
         }
-        let hashed =
-            hash_on_target(site, site.names.target(), self.size, By::Either, Phase::Verify, &self.monitor);
-        Ok(hashed.await?.0 == digest)
+        let hashed = hash_on_target(
+            site,
+            site.names.target(),
+            self.size,
+            method,
+            By::Either,
+            Phase::Verify,
+            &self.monitor,
+        );
+        Ok(hashed.await?.0 == checksum)
     }
 
     /// Removes what is no longer needed; the lock goes with the release.
