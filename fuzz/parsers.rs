@@ -74,7 +74,7 @@ pub const PARSERS: [Parser; 18] = [
             if let Ok(manifest) = Manifest::parse(data) {
                 assert_eq!(Manifest::parse(manifest.encode().as_bytes()).as_ref(), Ok(&manifest));
                 let last = manifest.geometry().chunks();
-                let _ = (manifest.chain_before(last), manifest.line_offset(last), manifest.digest());
+                let _ = (manifest.chain_before(last), manifest.line_offset(last), manifest.checksum());
             }
         },
         seeds: &[
