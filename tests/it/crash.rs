@@ -9,8 +9,10 @@
 //! sweep n times with other second faults, `HAUL_CRASH_EVERY=1` takes every call, also where
 //! a shell makes that slow.
 
+pub mod after_death;
 pub mod cases;
 pub mod damage;
+pub mod others;
 pub mod scene;
 mod server;
 pub mod verdict;
