@@ -13,13 +13,20 @@ use tokio::task::JoinHandle;
 use super::along::Along;
 use super::board::Board;
 use super::failure::{Failure, FailureKind, Phase};
+use super::merge::write_private_record;
 use super::monitor::Monitor;
+use super::placing::prove_placing;
 use super::prepare::MERGED_MODE;
+use super::receipts::Receipts;
 use super::site::Site;
 use super::upload::{ManifestFile, Permit, Upload};
+use crate::model::manifest::Manifest;
 use crate::model::names::RunNames;
 use crate::model::run_id::RunId;
 use crate::remote::files::OpenMode;
+
+/// Of those that a run makes; only the first is begun early.
+const FIRST_ATTEMPT: u64 = 1;
 
 pub struct Early {
     pub generation: RunId,
@@ -30,15 +37,32 @@ pub struct Early {
     /// Where the merged file stands, once it does.
     begun: watch::Receiver<Option<RunNames>>,
     permit: oneshot::Sender<Permit>,
-    task: Task,
+    sending: Task<()>,
+    groundwork: Task<Groundwork>,
     site: Site,
 }
 
-struct Task(JoinHandle<Result<(), Failure>>);
+/// What else needs no lock, since it stands in the private directory.
+pub struct Groundwork {
+    /// See [`prove_placing`].
+    pub several_handles: bool,
+    pub receipts: Receipts,
+}
 
-impl Drop for Task {
+struct Task<T>(JoinHandle<Result<T, Failure>>);
+
+impl<T> Drop for Task<T> {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+impl<T> Task<T> {
+    async fn outcome(&mut self, site: &Site) -> Result<T, Failure> {
+        match (&mut self.0).await {
+            Ok(outcome) => outcome,
+            Err(error) => Err(Failure::new(FailureKind::Failed, Phase::Upload, site.place(), error)),
+        }
     }
 }
 
@@ -56,13 +80,16 @@ impl Early {
     ) -> Early {
         let (permit, permitted) = oneshot::channel();
         let (begin, begun) = watch::channel(None);
+        let preparing = {
+            let (site, mut made, manifest) = (site.clone(), made.clone(), manifest.clone());
+            async move {
+                let run = private_directory(&site, &mut made).await?;
+                lay_groundwork(&site, &run, generation, &manifest).await
+            }
+        };
         let here = site.clone();
-        let task = tokio::spawn(async move {
-            let run = match made.wait_for(Option::is_some).await {
-                Ok(run) => run.clone(),
-                Err(_) => None,
-            };
-            let Some(run) = run else { return Err(given_up(&here)) };
+        let sending = async move {
+            let run = private_directory(&here, &mut made).await?;
             let failed = here.failed(Phase::Upload);
             let how = OpenMode::CREATE_NEW;
             let created = here.files.open(&run.merged(generation), how, Some(MERGED_MODE)).await;
@@ -71,7 +98,7 @@ impl Early {
             let upload = upload(run);
             monitor.phase(Phase::Upload, 0, upload.plan.geometry.size());
             upload.run(permitted).await
-        });
+        };
         Early {
             generation,
             manifest,
@@ -79,7 +106,8 @@ impl Early {
             along: None,
             begun,
             permit,
-            task: Task(task),
+            sending: Task(tokio::spawn(sending)),
+            groundwork: Task(tokio::spawn(preparing)),
             site: site.clone(),
         }
     }
@@ -93,17 +121,46 @@ impl Early {
         }
     }
 
+    /// Once; what was laid for this run.
+    pub async fn groundwork(&mut self) -> Result<Groundwork, Failure> {
+        self.groundwork.outcome(&self.site).await
+    }
+
     /// Lets it publish what it has sent, and returns when all of it is.
     pub async fn go_on(mut self, permit: Permit) -> Result<(), Failure> {
         // One that has failed says why.
         let _ = self.permit.send(permit);
-        match (&mut self.task.0).await {
-            Ok(outcome) => outcome,
-            Err(error) => Err(Failure::new(FailureKind::Failed, Phase::Upload, self.site.place(), error)),
+        self.sending.outcome(&self.site).await
+    }
+}
+
+async fn private_directory(
+    site: &Site,
+    made: &mut watch::Receiver<Option<RunNames>>,
+) -> Result<RunNames, Failure> {
+    match made.wait_for(Option::is_some).await.ok().and_then(|made| made.clone()) {
+        Some(run) => Ok(run),
+        None => {
+            let cause = "it was given up before it began";
+            Err(Failure::new(FailureKind::Failed, Phase::Upload, site.place(), cause))
         }
     }
 }
 
-fn given_up(site: &Site) -> Failure {
-    Failure::new(FailureKind::Failed, Phase::Upload, site.place(), "it was given up before it began")
+async fn lay_groundwork(
+    site: &Site,
+    run: &RunNames,
+    generation: RunId,
+    manifest: &ManifestFile,
+) -> Result<Groundwork, Failure> {
+    let failed = site.failed(Phase::Survey);
+    let Manifest { baseline, .. } = manifest.manifest();
+    let geometry = manifest.manifest().geometry();
+    let (several_handles, (), (), receipts) = tokio::try_join!(
+        async { prove_placing(site, run, FIRST_ATTEMPT).await.map_err(&failed) },
+        async { manifest.write_private(site, run, baseline).await.map_err(&failed) },
+        write_private_record(site, run, geometry, 0, generation),
+        async { Receipts::prepare(site, run, FIRST_ATTEMPT).await.map_err(&failed) },
+    )?;
+    Ok(Groundwork { several_handles, receipts })
 }

@@ -34,6 +34,7 @@ mod io;
 mod leftovers;
 mod merge;
 mod open;
+mod placing;
 mod prepare;
 mod random;
 mod receipts;

@@ -13,10 +13,10 @@ use super::io::{
     create_with, publish, read_small, remove_all_if_there, remove_if_there, sync_if_possible, write_all,
     write_file,
 };
-use super::merge::{sftp, write_record};
+use super::merge::{publish_record, sftp, write_record};
 use super::monitor::{Level, Monitor, Notice};
 use super::options::{MergeMethod, PutOptions};
-use super::random::run_id;
+use super::placing::prove_placing;
 use super::receipts::Receipts;
 use super::site::Site;
 use super::source::Source;
@@ -28,8 +28,8 @@ use crate::model::names::RunNames;
 use crate::model::plan::{Found, Plan};
 use crate::model::remote_path::RemotePath;
 use crate::model::run_id::RunId;
+use crate::remote::RemoteError;
 use crate::remote::files::OpenMode;
-use crate::remote::{Files, RemoteError};
 
 pub const MERGED_MODE: u32 = 0o600;
 
@@ -46,6 +46,7 @@ pub struct Prepared {
     /// Nothing of an earlier upload was there.
     pub fresh: bool,
     pub early: Option<Early>,
+    pub receipts: Option<Receipts>,
 }
 
 pub struct Preparation<'a> {
@@ -63,6 +64,8 @@ pub struct Preparation<'a> {
     pub monitor: &'a Arc<dyn Monitor>,
     /// Names a merged file, should a new one be needed.
     pub new_generation: RunId,
+    /// Nothing but this run's private directory stands in the temp directory.
+    pub alone: bool,
     /// An upload that has begun into the private directory of `run`, to go on with where there
     /// is nothing else to go on from.
     pub early: Option<Early>,
@@ -86,16 +89,24 @@ struct Kept {
 
 impl Preparation<'_> {
     pub async fn run(mut self) -> Result<Prepared, Failure> {
-        let early = self.early.take();
-        let begun_early = early.is_some();
-        let proving = async { self.prove_placing().await.map_err(self.failed()) };
-        let (several_handles, mut laid) = tokio::try_join!(proving, self.lay_ground(early))?;
-        if begun_early && !several_handles {
-            // What was placed all the same is not used: into another merged file, then.
-            drop(laid.early.take());
-            self.new_generation = run_id()?;
-            laid = self.lay_ground(None).await?;
-        }
+        let mut receipts = None;
+        let (several_handles, laid) = match self.early.take() {
+            None => {
+                let proving = async { prove_placing(self.site, self.run, self.attempt).await };
+                let proving = async { proving.await.map_err(self.failed()) };
+                tokio::try_join!(proving, self.lay_ground(None))?
+            }
+            Some(mut early) => {
+                let groundwork = early.groundwork().await?;
+                if groundwork.several_handles {
+                    receipts = Some(groundwork.receipts);
+                    (true, self.lay_ground(Some(early)).await?)
+                } else {
+                    // What was placed all the same is not used.
+                    (false, self.lay_ground(None).await?)
+                }
+            }
+        };
         let Laid { early, plan, manifest, merged, generation, fresh } = laid;
         let destination = match self.options.merge {
             MergeMethod::Auto if several_handles => {
@@ -103,12 +114,24 @@ impl Preparation<'_> {
             }
             _ => Destination::Stored,
         };
-        Ok(Prepared { plan, manifest, merged, generation, destination, several_handles, fresh, early })
+        Ok(Prepared {
+            plan,
+            manifest,
+            merged,
+            generation,
+            destination,
+            several_handles,
+            fresh,
+            early,
+            receipts,
+        })
     }
 
     async fn lay_ground(&self, early: Option<Early>) -> Result<Laid, Failure> {
-        let own = (self.attempt == 1).then(|| self.run.directory());
-        let state = temp::read_beside(self.site, Phase::Survey, own).await?.unwrap_or_default();
+        let state = match (self.attempt == 1).then(|| self.run.directory()) {
+            Some(_) if self.alone => TempState::default(),
+            own => temp::read_beside(self.site, Phase::Survey, own).await?.unwrap_or_default(),
+        };
         state.check_version(self.site)?;
         let kept = match (&state.manifest, self.source) {
             (Some(old), Some(source)) if !self.same_source(old, source) => {
@@ -176,12 +199,14 @@ impl Preparation<'_> {
         let merged = self.run.merged(generation);
         let putting =
             async { manifest.put_in_place(self.site, self.run, self.before).await.map_err(self.failed()) };
+        let recording = async {
+            match &early {
+                Some(_) => publish_record(self.site, self.run).await,
+                None => write_record(self.site, self.run, geometry, plan.found.merged, generation).await,
+            }
+        };
         let taking = async { if early.is_some() { Ok(()) } else { self.take_merged(None, &merged).await } };
-        tokio::try_join!(
-            putting,
-            taking,
-            write_record(self.site, self.run, geometry, plan.found.merged, generation),
-        )?;
+        tokio::try_join!(putting, taking, recording)?;
         self.remove_receipts(&state, generation, &plan).await?;
         self.clear_private(&state, &merged).await?;
         Ok(Laid { early, plan, manifest, merged, generation, fresh: true })
@@ -408,57 +433,6 @@ impl Preparation<'_> {
         match going_on {
             Err(error) if error.is_link() => Err(error),
             read => Ok(read.is_ok_and(|content| content.as_deref() == Some(b"one.two."))),
-        }
-    }
-
-    /// Writes out of order through two handles and reads it back. Placing chunks, and
-    /// several lanes, need a server that passes.
-    async fn prove_placing(&self) -> Result<bool, RemoteError> {
-        if self.prove_placing_over(&self.site.files, "placing").await? {
-            return Ok(true);
-        }
-        // Erlang's server gives one handle to all files of a session from the third on. Lanes
-        // have sessions of their own, and so has this second look.
-        let further = self.site.further_files().await?;
-        Ok(!Arc::ptr_eq(&further, &self.site.files)
-            && self.prove_placing_over(&further, "placing-again").await?)
-    }
-
-    async fn prove_placing_over(&self, files: &Arc<dyn Files>, name: &str) -> Result<bool, RemoteError> {
-        let files = files.as_ref();
-        let path = self.run.directory().join(format!("{name}.{}", self.attempt));
-        // Something stands in it already: Erlang's server empties what is opened for writing
-        // and not for reading too, rclone's whatever is opened for writing.
-        let first = create_with(files, &path, Bytes::from_static(b"............d"), MERGED_MODE).await?;
-        let second = match files.open(&path, OpenMode::READ_WRITE, None).await {
-            Ok(second) => second,
-            Err(error) if error.is_link() => return Err(error),
-            Err(_) => {
-                files.close(first).await?;
-                remove_if_there(files, &path).await?;
-                return Ok(false);
-            }
-        };
-        // In whatever order the server takes them.
-        let (third, one, two) = tokio::join!(
-            write_all(files, &first, 8, Bytes::from_static(b"thir")),
-            write_all(files, &second, 0, Bytes::from_static(b"one.")),
-            write_all(files, &first, 4, Bytes::from_static(b"two.")),
-        );
-        let written = third.and(one).and(two);
-        let closed = tokio::join!(files.close(first), files.close(second));
-        let read = read_small(files, &path, 64).await;
-        remove_if_there(files, &path).await?;
-        for outcome in [written, closed.0, closed.1] {
-            match outcome {
-                Err(error) if error.is_link() => return Err(error),
-                Err(_) => return Ok(false),
-                Ok(()) => {}
-            }
-        }
-        match read {
-            Err(error) if error.is_link() => Err(error),
-            read => Ok(read.is_ok_and(|content| content.as_deref() == Some(b"one.two.third"))),
         }
     }
 

@@ -22,7 +22,7 @@ use super::source::Source;
 use super::space::check_bytes;
 use super::stop::Stop;
 use super::target::{Meaning, Target, resolve};
-use super::temp::{self, TempState};
+use super::temp;
 use super::transfer::Transfer;
 use crate::model::digest::Digest;
 use crate::model::lock_file::SourceNote;
@@ -89,7 +89,6 @@ pub async fn put_shared(
         guard: None,
         hashed: None,
         present_bytes: 0,
-        nothing_there: false,
         path: None,
     };
     attempts::run(put, connector, retries, monitor, stop).await
@@ -108,8 +107,6 @@ struct Put {
     hashed: Option<Manifest>,
     /// What an earlier run left on the target and will not have to be sent.
     present_bytes: u64,
-    /// There is nothing of an earlier upload on the target.
-    nothing_there: bool,
     /// The target, once the lock beside it is held.
     path: Option<RemotePath>,
 }
@@ -157,9 +154,12 @@ impl Job for Put {
             return Ok(report);
         }
         self.open_further(link, &site);
-        if self.nothing_there {
+        // Where it is not known how the target can be replaced, that is found out first.
+        // And who had to wait for the lock looks again before anything is sent.
+        if self.request.nothing_there && (target.attributes.is_none() || site.files.features().posix_rename) {
             let made = self.request.made();
-            self.transfer.begin_early(&site, &self.source, made, self.hashed.as_ref())?;
+            let before = target.attributes.map_or(Baseline::Absent, |attributes| baseline(&attributes));
+            self.transfer.begin_early(&site, &self.source, made, self.hashed.as_ref(), before)?;
         }
         let note = SourceNote {
             name: self.source.description.name.clone(),
@@ -173,8 +173,11 @@ impl Job for Put {
         let guard = guard?;
         self.guard = Some(guard.clone());
         self.path = Some(target.path.clone());
-        guard.fence(&site, &self.monitor).await?;
-        guard.watch(self.begin(&site, &guard, target)).await
+        let (fenced, seen) = tokio::join!(guard.fence(&site, &self.monitor), target_now(&site));
+        fenced?;
+        // Where there was another run, it may have put its file in place meanwhile.
+        let seen = if guard.held.is_alone() { seen? } else { target_now(&site).await? };
+        guard.watch(self.begin(&site, &guard, target, seen)).await
     }
 }
 
@@ -192,7 +195,6 @@ impl Put {
         state.as_ref().map_or(Ok(()), |state| state.check_version(site))?;
         let asked = Asked::find(site, &self.options, Some(&self.source), &self.monitor).await?;
         self.transfer.ask(asked);
-        self.nothing_there = state.as_ref().is_none_or(TempState::is_empty);
         let under_way = state.as_ref().and_then(|state| state.manifest.as_ref());
         let same_source = under_way.filter(|m| m.source.identity == self.source.description.identity);
         self.present_bytes = state.as_ref().zip(same_source).map_or(0, |(state, manifest)| {
@@ -257,8 +259,14 @@ impl Put {
 
     /// With the lock held and older runs fenced: what changed since the first look
     /// decides anew.
-    async fn begin(&mut self, site: &Site, guard: &Guard, target: Target) -> Result<PutReport, Failure> {
-        let (before, attributes) = target_now(site).await?;
+    async fn begin(
+        &mut self,
+        site: &Site,
+        guard: &Guard,
+        target: Target,
+        seen: (Baseline, Option<Attributes>),
+    ) -> Result<PutReport, Failure> {
+        let (before, attributes) = seen;
         let first_look = target.attributes.map_or(Baseline::Absent, |attributes| baseline(&attributes));
         if attributes.is_some() && first_look != before {
             let decision = decide(site, &self.source, attributes, None, &self.options, &self.monitor).await?;
@@ -289,8 +297,9 @@ impl Put {
     async fn go_on(&mut self, site: &Site, guard: &Guard) -> Result<PutReport, Failure> {
         guard.fence(site, &self.monitor).await?;
         if !self.transfer.has_begun() {
-            let (_, attributes) = target_now(site).await?;
-            return self.begin(site, guard, Target { path: site.names.target().clone(), attributes }).await;
+            let seen = target_now(site).await?;
+            let target = Target { path: site.names.target().clone(), attributes: seen.1 };
+            return self.begin(site, guard, target, seen).await;
         }
         if self.transfer.was_committed(site).await? {
             return self.transfer.after_commit(site, guard, None).await;

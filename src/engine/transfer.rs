@@ -24,13 +24,14 @@ use super::options::{MergeMethod, PutOptions, VerifyMethod};
 use super::plant::{Plant, is_planted};
 use super::prepare::{Preparation, Prepared};
 use super::random::run_id;
+use super::receipts::Receipts;
 use super::repair::rewind;
 use super::report::{AttributesReport, BeforeReport, MergedBy, PutReport, PutStatus, VerifiedBy};
 use super::site::{EarlyFiles, Site};
 use super::source::Source;
 use super::space;
 use super::upload::{Destination, Lanes, ManifestFile, Permit, Sent, Upload};
-use super::verify::{Verified, verify};
+use super::verify::{Merged, Verified, verify};
 use crate::model::digest::Digest;
 use crate::model::manifest::{self, Baseline, Manifest};
 use crate::model::names::RunNames;
@@ -82,8 +83,11 @@ pub struct Transfer {
 struct Round {
     plan: Plan,
     board: Arc<Board>,
-    early: Option<Early>,
+    early: Option<Begun>,
 }
+
+/// What was begun early, and the receipts for it.
+type Begun = (Early, Option<Receipts>);
 
 impl Transfer {
     pub fn new(size: u64, options: PutOptions, limiter: Arc<Limiter>, monitor: Arc<dyn Monitor>) -> Transfer {
@@ -163,11 +167,11 @@ impl Transfer {
         source: &Source,
         made: watch::Receiver<Option<RunNames>>,
         hashed: Option<&Manifest>,
+        baseline: Baseline,
     ) -> Result<(), Failure> {
-        let manifest = match hashed {
-            Some(hashed) => hashed.clone(),
-            None => Manifest::new(source.description.clone(), self.options.chunk_size, Baseline::Absent),
-        };
+        let fresh = || Manifest::new(source.description.clone(), self.options.chunk_size, baseline);
+        let mut manifest = hashed.cloned().unwrap_or_else(fresh);
+        manifest.baseline = baseline;
         let plan = Plan::new(manifest.geometry(), manifest.known(), Found::default());
         let may_begin = self.options.merge == MergeMethod::Auto && site.files.features().in_order;
         if !may_begin || plan.missing.is_empty() || plan.geometry.chunks() > manifest::MAX_CHUNKS {
@@ -252,11 +256,13 @@ impl Transfer {
             options: &self.options,
             monitor: &self.monitor,
             new_generation: run_id()?,
+            alone: guard.held.is_alone(),
             early,
         }
         .run()
         .await?;
-        let mut early = prepared.early.take();
+        let early = prepared.early.take().map(|early| (early, prepared.receipts.take()));
+        let mut early = early;
         self.distrust = false;
         self.take_plan(site, &prepared);
         if !(prepared.fresh && matches!(prepared.destination, Destination::Placed { .. })) {
@@ -275,16 +281,14 @@ impl Transfer {
         // What was learnt of the source is kept, whatever came of the rest.
         self.distrust = prepared.manifest.is_contradicted();
         self.known = (!self.distrust).then(|| prepared.manifest.manifest());
-        let verified_by = match outcome {
-            Ok(verified_by) => verified_by,
+        let (verified_by, ground) = match outcome {
+            Ok(verified) => verified,
             Err(failure) => {
                 let sent = self.sent.bytes.load(Ordering::Relaxed) - sent_before;
                 return Err(space::explained(site, run, failure, &prepared.plan, sent).await);
             }
         };
-        let closing = async { prepared.manifest.close().await.map_err(site.failed(Phase::Upload)) };
-        let laying = Ground::lay(site, &prepared.merged);
-        let ((), ground) = tokio::try_join!(closing, laying)?;
+        prepared.manifest.close().await.map_err(site.failed(Phase::Upload))?;
         if let Some(source) = source {
             source.check_unchanged()?;
         }
@@ -358,16 +362,16 @@ impl Transfer {
         guard: &Guard,
         source: Option<&Source>,
         prepared: &Prepared,
-        early: &mut Option<Early>,
-    ) -> Result<VerifiedBy, Failure> {
+        early: &mut Option<Begun>,
+    ) -> Result<(VerifiedBy, Ground), Failure> {
         let mut plan = prepared.plan.clone();
         for repair in 0..=REPAIRS {
             let board = match early {
-                Some(early) => early.board.clone(),
+                Some((early, _)) => early.board.clone(),
                 None => Arc::new(Board::new(plan.found.clone())),
             };
             let hashed_along = self.options.verify != VerifyMethod::Size && !plan.missing.is_empty();
-            let along = early.as_mut().and_then(|early| early.along.take()).or_else(|| {
+            let along = early.as_mut().and_then(|(early, _)| early.along.take()).or_else(|| {
                 let start = || Along::start(site, &prepared.merged, plan.geometry, &board, &self.monitor);
                 hashed_along.then(start)
             });
@@ -379,13 +383,23 @@ impl Transfer {
             let began = Instant::now();
             self.monitor.phase(Phase::Verify, 0, plan.geometry.size());
             let manifest = prepared.manifest.manifest();
-            let verified =
-                verify(site, &prepared.merged, &manifest, self.options.verify, along, &self.monitor).await?;
+            let hashed = async {
+                match along {
+                    Some(along) => along.finish(site, &self.monitor).await,
+                    None => None,
+                }
+            };
+            // What the commit needs is looked up meanwhile.
+            let (ground, hashed) = tokio::join!(Ground::lay(site, &prepared.merged), hashed);
+            let ground = ground?;
+            let merged = Merged { path: &prepared.merged, size: ground.size(), hashed };
+            let verified = verify(site, merged, &manifest, self.options.verify, &self.monitor).await?;
             self.took(Phase::Verify, began);
             let damaged = match verified {
-                Verified::Good(by) => return Ok(by),
+                Verified::Good(by) => return Ok((by, ground)),
                 Verified::Damaged(damaged) => damaged,
             };
+            ground.leave(site).await?;
             let text = format!(
                 "{}: {} of {} chunks are damaged on the target{}",
                 site.place(),
@@ -442,8 +456,9 @@ impl Transfer {
             self.monitor.phase(Phase::Merge, geometry.end(plan.found.merged), geometry.size());
         }
         let uploading = async {
-            let permit = Permit { guard: guard.clone() };
-            if let Some(early) = early {
+            let mut permit = Permit { guard: guard.clone(), receipts: None };
+            if let Some((early, receipts)) = early {
+                permit.receipts = receipts;
                 return early.go_on(permit).await;
             }
             let Some(source) = source.filter(|_| !plan.missing.is_empty()) else { return Ok(()) };

@@ -6,6 +6,7 @@ mod cli;
 mod conformance;
 mod connect;
 mod container;
+mod counts;
 mod crash;
 mod demo;
 mod engine;

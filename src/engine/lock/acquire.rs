@@ -18,10 +18,10 @@ use crate::engine::io::remove_if_there;
 use crate::engine::monitor::{Level, Monitor, Notice};
 use crate::engine::options::LockOptions;
 use crate::engine::stop::Stop;
-use crate::model::lock_file::{Here, LockInfo, SourceNote};
+use crate::model::lock_file::{Here, LOCK_FILE_MAX_BYTES, LockInfo, SourceNote};
 use crate::model::names::{Names, RunNames, UserId};
 use crate::model::run_id::RunId;
-use crate::remote::files::{Attributes, FileKind, OpenMode, SetAttributes};
+use crate::remote::files::{Attributes, FileKind, Handle, OpenMode, SetAttributes};
 use crate::remote::{Files, RemoteError};
 
 /// Other accounts may read whose the lock is; the private name is out of their reach.
@@ -66,6 +66,8 @@ pub struct Acquirer {
     /// `<target>:lock` may be this run's.
     pub(super) linking: bool,
     pub(super) kind: LockKind,
+    /// The private lock file, in the session of this call of [`Acquirer::acquire`].
+    pub(super) beating: Option<Handle>,
     /// For names that are never used twice; shared with every [`Held`] of this run.
     pub(super) number: Arc<AtomicU64>,
     /// The lock was won before, and what the winner did may be half done.
@@ -100,6 +102,7 @@ impl Acquirer {
             used_early: false,
             linking: false,
             kind: LockKind::Without,
+            beating: None,
             number: Arc::new(AtomicU64::new(1)),
             won: false,
             deposed: None,
@@ -127,6 +130,7 @@ impl Acquirer {
     }
 
     async fn try_to_acquire(&mut self, files: &dyn Files) -> Result<Held, Failure> {
+        self.beating = None;
         if self.attempted && !self.made {
             // The link died while the directory was being made; what of it is still on its
             // way must not meet what is made now.
@@ -186,11 +190,19 @@ impl Acquirer {
             outcome => outcome.map_err(|error| self.remote(&error))?,
         }
         let private_lock = self.private().lock();
-        let (written, proven, read) = tokio::join!(
-            files.lstat(&private_lock),
-            self.prove(files),
-            look::read_content(files, &private_lock)
-        );
+        let reading = async {
+            let handle = files.open(&private_lock, OpenMode::READ_WRITE, None).await?;
+            let read = small_file::read_handle(files, &handle, LOCK_FILE_MAX_BYTES + 1).await;
+            Ok((handle, read))
+        };
+        let (written, proven, read) = tokio::join!(files.lstat(&private_lock), self.prove(files), reading);
+        let read = match read {
+            Ok((handle, read)) => {
+                self.keep_open(files, handle).await.map_err(|error| self.remote(&error))?;
+                read
+            }
+            Err(error) => Err(error),
+        };
         match written {
             Err(error) if error.is_not_found() => return Ok(false),
             Err(error) => return Err(self.remote(&error)),
@@ -210,7 +222,7 @@ impl Acquirer {
         // something else than was written, would be in everybody's way for good.
         let Some(kind) = proven? else { return Ok(false) };
         match read {
-            Ok((_, bytes)) if bytes == text => {}
+            Ok(bytes) if bytes == text => {}
             Ok(_) => {
                 return Err(self
                     .failed("the server took the lock file but does not keep what was written to it")
@@ -225,6 +237,14 @@ impl Acquirer {
         self.kind = kind;
         self.made = true;
         Ok(true)
+    }
+
+    /// For the first beat, where that may go through an open handle.
+    async fn keep_open(&mut self, files: &dyn Files, handle: Handle) -> Result<(), RemoteError> {
+        match self.beating.replace(handle) {
+            Some(old) => files.close_unheard(old).await,
+            None => Ok(()),
+        }
     }
 
     /// Makes the temp directory where it is missing, and this run's directory in it. Others
@@ -365,7 +385,11 @@ impl Acquirer {
         let aside = private.taken_lock(self.next_number());
         let linking = std::mem::take(&mut self.linking);
         let names = &self.context.names;
+        let beating = self.beating.take();
         let removing = async {
+            if let Some(handle) = beating {
+                files.close_unheard(handle).await?;
+            }
             remove_if_there(files, &private.lock()).await?;
             if linking {
                 give_back_own(files, names, self.run, &aside).await?;

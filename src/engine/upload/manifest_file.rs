@@ -1,7 +1,7 @@
 //! The manifest on the target, growing line by line while chunks are hashed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -24,8 +24,8 @@ pub struct ManifestFile {
     /// How many lines are noted, and how many of them the target has acknowledged.
     noted: watch::Sender<u64>,
     written: watch::Sender<u64>,
-    /// Once it stands on the target.
-    open: OnceLock<(Arc<dyn Files>, Handle)>,
+    /// The file on the target, once there is one.
+    open: Mutex<Option<(Arc<dyn Files>, Handle)>>,
     contradicted: AtomicBool,
 }
 
@@ -44,14 +44,27 @@ impl ManifestFile {
             state: Mutex::new(State { manifest, waiting: String::new(), waiting_from: known + 1 }),
             noted: watch::Sender::new(known),
             written: watch::Sender::new(0),
-            open: OnceLock::new(),
+            open: Mutex::default(),
             contradicted: AtomicBool::new(false),
         }
     }
 
     /// In place of the one that is there, as a new file: a handle that an old run still
-    /// holds speaks of the old one. Once, and before lines are written.
+    /// holds speaks of the old one. To be called before lines are written.
     pub async fn put_in_place(
+        &self,
+        site: &Site,
+        run: &RunNames,
+        baseline: Baseline,
+    ) -> Result<(), RemoteError> {
+        if self.open().is_none() || self.lock().manifest.baseline != baseline {
+            self.write_private(site, run, baseline).await?;
+        }
+        publish(site.files.as_ref(), &run.new_manifest(), &site.names.manifest()).await
+    }
+
+    /// The first half of it, which nobody else sees.
+    pub async fn write_private(
         &self,
         site: &Site,
         run: &RunNames,
@@ -63,14 +76,21 @@ impl ManifestFile {
             state.waiting.clear();
             (Bytes::from(state.manifest.encode()), state.manifest.known())
         };
-        let private = run.new_manifest();
-        let handle = create_with(site.files.as_ref(), &private, content, MODE).await?;
-        publish(site.files.as_ref(), &private, &site.names.manifest()).await?;
-        if self.open.set((site.files.clone(), handle)).is_err() {
-            return Err(RemoteError::new(RemoteErrorKind::Failure, "the manifest is there already"));
+        let handle = create_with(site.files.as_ref(), &run.new_manifest(), content, MODE).await?;
+        let old = self.open_lock().replace((site.files.clone(), handle));
+        if let Some((files, outdated)) = old {
+            files.close_unheard(outdated).await?;
         }
         self.written.send_replace(known);
         Ok(())
+    }
+
+    fn open_lock(&self) -> MutexGuard<'_, Option<(Arc<dyn Files>, Handle)>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(&self) -> Option<(Arc<dyn Files>, Handle)> {
+        self.open_lock().clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -120,7 +140,7 @@ impl ManifestFile {
 
     /// Writes lines as they are noted. Ends only with an error; drop it when done.
     pub async fn write_lines(&self) -> Result<(), RemoteError> {
-        let Some((files, handle)) = self.open.get() else {
+        let Some((files, handle)) = self.open() else {
             return Err(RemoteError::new(RemoteErrorKind::Failure, "the manifest is not there yet"));
         };
         let mut noted = self.noted.subscribe();
@@ -136,7 +156,7 @@ impl ManifestFile {
                 }
                 continue;
             }
-            write_all(files.as_ref(), handle, offset, Bytes::from(lines)).await?;
+            write_all(files.as_ref(), &handle, offset, Bytes::from(lines)).await?;
             self.written.send_replace(last);
         }
     }
@@ -147,9 +167,11 @@ impl ManifestFile {
         let _ = self.written.subscribe().wait_for(|written| *written >= n).await;
     }
 
+    /// Every line that counts was acknowledged.
     pub async fn close(&self) -> Result<(), RemoteError> {
-        match self.open.get() {
-            Some((files, handle)) => files.close(handle.clone()).await,
+        let open = self.open_lock().take();
+        match open {
+            Some((files, handle)) => files.close_unheard(handle).await,
             None => Ok(()),
         }
     }

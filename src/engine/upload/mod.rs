@@ -60,6 +60,8 @@ pub enum Destination {
 /// on chunks may be published.
 pub struct Permit {
     pub guard: Guard,
+    /// Where they are prepared already.
+    pub receipts: Option<Receipts>,
 }
 
 /// Everything that one upload needs.
@@ -258,10 +260,15 @@ impl Upload {
         permit: oneshot::Receiver<Permit>,
         lanes: crew::Lanes,
     ) -> Result<Publisher, Failure> {
-        let Ok(Permit { guard }) = permit.await else { return Err(self.crashed(&"it was given up")) };
-        let receipts = Receipts::prepare(&self.site, &self.run, self.attempt)
-            .await
-            .map_err(self.site.failed(Phase::Upload))?;
+        let Ok(Permit { guard, receipts }) = permit.await else {
+            return Err(self.crashed(&"it was given up"));
+        };
+        let receipts = match receipts {
+            Some(receipts) => receipts,
+            None => Receipts::prepare(&self.site, &self.run, self.attempt)
+                .await
+                .map_err(self.site.failed(Phase::Upload))?,
+        };
         Ok(Publisher {
             site: self.site.clone(),
             guard,
