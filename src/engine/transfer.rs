@@ -378,7 +378,7 @@ impl Transfer {
             let round = Round { plan: plan.clone(), board, early: early.take() };
             self.send_and_merge(site, guard, source, prepared, round).await?;
             if is_planted(Plant::CommitBeforeVerify) {
-                return Ok(VerifiedBy::Sha256Target);
+                return Ok((VerifiedBy::Sha256Target, Ground::lay(site, &prepared.merged).await?));
             }
             let began = Instant::now();
             self.monitor.phase(Phase::Verify, 0, plan.geometry.size());

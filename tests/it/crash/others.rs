@@ -98,13 +98,13 @@ pub fn interleaved(scene: &Scene, k: usize, calls: usize, seed: u64) -> Verdict 
     let fired_at = ran.fired_at.expect("the other began then");
     let stories =
         format!("--- suspended at {k}\n{}--- the other, suspended at {j}\n{}", ran.story(), other.story());
-    // Where a client that was deposed had won its lock before it was suspended.
+    // Until its directory is moved away it may commit: the other looks only after that.
     let locked_at = position_of(&ran.calls, takes_the_lock);
     let committed_at = position_of(&ran.calls, is_commit).filter(|_| uploaded(&ran));
-    let others_lock = position_of(&other.calls, takes_the_lock);
+    let fenced_at = other.calls.iter().position(fences).map(|at| at + 1);
     let others_commit = position_of(&other.calls, is_commit).filter(|_| uploaded(&other));
     let suspended = other.fired_at.unwrap_or(usize::MAX);
-    let deposed = locked_at.is_some_and(|at| at < fired_at) && others_lock.is_some_and(|at| at < suspended);
+    let deposed = locked_at.is_some_and(|at| at < fired_at) && fenced_at.is_some_and(|at| at < suspended);
     let stands = scene.stands();
     let expected = match (committed_at, others_commit) {
         (_, Some(at)) if at > suspended => Some(Stands::Other),
@@ -152,10 +152,17 @@ fn position_of(calls: &[Call], is: fn(&Call) -> bool) -> Option<usize> {
     calls.iter().rposition(is).map(|at| at + 1)
 }
 
-fn is_commit(call: &Call) -> bool {
+pub fn is_commit(call: &Call) -> bool {
     matches!(call.operation, "rename" | "posix-rename" | "hardlink")
         && call.object.contains("/merged.")
         && call.object.ends_with("/target.bin")
+}
+
+/// Moves an older run's private directory away.
+fn fences(call: &Call) -> bool {
+    let last = |path: &str, start: &str| path.rsplit('/').next().is_some_and(|name| name.starts_with(start));
+    let paths = call.object.split_once(" -> ");
+    paths.is_some_and(|(from, to)| last(from, "run.") && last(to, "fenced."))
 }
 
 fn takes_the_lock(call: &Call) -> bool {
