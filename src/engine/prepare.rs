@@ -22,6 +22,7 @@ use super::site::Site;
 use super::source::Source;
 use super::temp::{self, TempState};
 use super::upload::{Destination, ManifestFile};
+use crate::model::checksum::{Chain, Method};
 use crate::model::chunk::Geometry;
 use crate::model::manifest::{self, Baseline, Manifest};
 use crate::model::names::RunNames;
@@ -134,11 +135,18 @@ impl Preparation<'_> {
         };
         state.check_version(self.site)?;
         let kept = match (&state.manifest, self.source) {
-            (Some(old), Some(source)) if !self.same_source(old, source) => {
-                self.keep_what_agrees(&state, old, source).await?
+            (Some(old), Some(source)) => {
+                let method = self.method(source).await;
+                if !self.same_source(old, source) {
+                    self.keep_what_agrees(&state, old, source, method).await?
+                } else if old.method().serves(method) {
+                    self.keep_all(&state, old)
+                } else {
+                    self.keep_all_by(&state, old, source, method).await?
+                }
             }
-            (Some(old), _) => self.keep_all(&state, old),
-            (None, Some(source)) => self.start(source),
+            (Some(old), None) => self.keep_all(&state, old),
+            (None, Some(source)) => self.start(source, self.method(source).await),
             (None, None) => return Err(self.nothing_there()),
         };
         let mut kept = kept;
@@ -191,7 +199,10 @@ impl Preparation<'_> {
         manifest: Arc<ManifestFile>,
     ) -> Result<Laid, Failure> {
         let geometry = plan.geometry;
-        let early = early.filter(|early| early.manifest.manifest().geometry() == geometry);
+        let same = |early: &Early| {
+            early.manifest.manifest().geometry() == geometry && early.manifest.method() == manifest.method()
+        };
+        let early = early.filter(same);
         let (generation, manifest) = match &early {
             Some(early) => (early.generation, early.manifest.clone()),
             None => (self.new_generation, manifest),
@@ -223,10 +234,12 @@ impl Preparation<'_> {
     }
 
     /// Nothing is kept: what the manifest cannot prove is no use.
-    fn start(&self, source: &Source) -> Kept {
-        let fresh = Manifest::new(source.description.clone(), self.options.chunk_size, self.before);
+    fn start(&self, source: &Source, method: Method) -> Kept {
+        let fresh = Manifest::new(source.description.clone(), self.options.chunk_size, self.before, method);
         let manifest = match &self.known {
-            Some(known) if known.geometry() == fresh.geometry() => known.clone(),
+            Some(known) if known.geometry() == fresh.geometry() && known.method().serves(method) => {
+                known.clone()
+            }
             _ => fresh,
         };
         Kept { manifest, found: Found::default(), merged: None }
@@ -244,13 +257,50 @@ impl Preparation<'_> {
             );
         }
         let manifest = match &self.known {
-            Some(known) if known.geometry() == old.geometry() && known.known() > old.known() => known.clone(),
+            Some(known)
+                if known.geometry() == old.geometry()
+                    && known.method() == old.method()
+                    && known.known() > old.known() =>
+            {
+                known.clone()
+            }
             _ => old.clone(),
         };
         let found = state.found(old.geometry());
         let merged =
             state.merged_so_far(old.geometry()).map(|(file, _)| (file.path.clone(), file.generation));
         Kept { manifest, found, merged }
+    }
+
+    async fn method(&self, source: &Source) -> Method {
+        self.site.method(self.options.verify, source.mac_key, self.monitor).await
+    }
+
+    /// As [`Self::keep_all`], where more is asked for than the manifest can prove: the source's
+    /// part of it is read again.
+    async fn keep_all_by(
+        &self,
+        state: &TempState,
+        old: &Manifest,
+        source: &Source,
+        method: Method,
+    ) -> Result<Kept, Failure> {
+        let text = format!("the upload under way was begun with a {}: reading for {method}", old.method());
+        self.notice(Level::Info, text);
+        let kept = self.keep_all(state, old);
+        let geometry = old.geometry();
+        let mut manifest =
+            Manifest::new(source.description.clone(), geometry.chunk_size(), self.before, method);
+        self.monitor.phase(Phase::Hash, 0, geometry.end(old.known()));
+        let mut chain = Chain::new(method);
+        for n in 1..=old.known() {
+            chain = hash_range(source, geometry.range(n), chain, self.monitor).await?;
+            if manifest.note(n, &chain).is_none() {
+                return Err(source.changed());
+            }
+        }
+        source.check_unchanged()?;
+        Ok(Kept { manifest, ..kept })
     }
 
     /// The source is not what it was, or may not be: reads it through, and keeps the
@@ -260,15 +310,18 @@ impl Preparation<'_> {
         state: &TempState,
         old: &Manifest,
         source: &Source,
+        method: Method,
     ) -> Result<Kept, Failure> {
         let chunk_size = old.geometry().chunk_size();
-        let mut manifest = Manifest::new(source.description.clone(), chunk_size, self.before);
+        // One that serves is gone on with, so that what was hashed once need not be again.
+        let method = if old.method().serves(method) { old.method() } else { method };
+        let mut manifest = Manifest::new(source.description.clone(), chunk_size, self.before, method);
         let geometry = manifest.geometry();
         self.check_count(geometry)?;
         self.monitor.phase(Phase::Hash, 0, geometry.size());
         let mut agreed = BTreeSet::new();
-        let mut chain = crate::model::digest::Chain::new();
-        let mut all_so_far = true;
+        let mut chain = Chain::new(method);
+        let mut all_so_far = method == old.method();
         for n in 1..=geometry.chunks() {
             let range = geometry.range(n);
             let comparable = n <= old.known() && old.geometry().range(n) == range;

@@ -159,7 +159,7 @@ impl Job for Put {
         if self.request.nothing_there && (target.attributes.is_none() || site.files.features().posix_rename) {
             let made = self.request.made();
             let before = target.attributes.map_or(Baseline::Absent, |attributes| baseline(&attributes));
-            self.transfer.begin_early(&site, &self.source, made, self.hashed.as_ref(), before)?;
+            self.transfer.begin_early(&site, &self.source, made, self.hashed.as_ref(), before).await?;
         }
         let note = SourceNote {
             name: self.source.description.name.clone(),

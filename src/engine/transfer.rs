@@ -32,6 +32,7 @@ use super::source::Source;
 use super::space;
 use super::upload::{Destination, Lanes, ManifestFile, Permit, Sent, Upload};
 use super::verify::{Merged, Verified, verify};
+use crate::model::checksum::{Checksum, Method};
 use crate::model::digest::Digest;
 use crate::model::manifest::{self, Baseline, Manifest};
 use crate::model::names::RunNames;
@@ -60,8 +61,8 @@ pub struct Transfer {
     distrust: bool,
     /// What stood at the target when the transfer began.
     began_from: Option<(Baseline, Option<Attributes>)>,
-    /// The digest of a commit that was begun and whose outcome may be unknown.
-    committing: Option<Digest>,
+    /// What a commit puts in place that was begun and whose outcome may be unknown.
+    committing: Option<(Method, Checksum)>,
     /// What stood at the target may have been removed for that commit.
     removed_first: bool,
     /// What was asked of the target's attributes.
@@ -161,7 +162,7 @@ impl Transfer {
 
     /// Begins to send into the private directory that `made` will tell of. Where nothing of
     /// an earlier upload is there; elsewhere than on OpenSSH what is proven first counts.
-    pub fn begin_early(
+    pub async fn begin_early(
         &mut self,
         site: &Site,
         source: &Source,
@@ -169,7 +170,8 @@ impl Transfer {
         hashed: Option<&Manifest>,
         baseline: Baseline,
     ) -> Result<(), Failure> {
-        let fresh = || Manifest::new(source.description.clone(), self.options.chunk_size, baseline);
+        let method = site.method(self.options.verify, source.mac_key, &self.monitor).await;
+        let fresh = || Manifest::new(source.description.clone(), self.options.chunk_size, baseline, method);
         let mut manifest = hashed.cloned().unwrap_or_else(fresh);
         manifest.baseline = baseline;
         let plan = Plan::new(manifest.geometry(), manifest.known(), Found::default());
@@ -293,21 +295,21 @@ impl Transfer {
             source.check_unchanged()?;
         }
         self.verified_by = Some(verified_by);
-        let digest = prepared.manifest.digest().ok_or_else(|| {
+        let checksum = prepared.manifest.checksum().ok_or_else(|| {
             Failure::new(
                 FailureKind::Verification,
                 Phase::Verify,
                 site.place(),
-                "the source's SHA-256 is unknown",
+                "the source's checksum is unknown",
             )
         })?;
-        self.sha256 = Some(digest);
+        self.sha256 = checksum.sha256();
 
         let began = Instant::now();
         let manifest = prepared.manifest.manifest();
         let times = source.map(|source| source.times);
         let dress = Dress::new(mode?, &self.options, &manifest, times, self.asked, existing);
-        self.committing = Some(digest);
+        self.committing = Some((manifest.method(), checksum));
         self.removed_first = replace == Replace::RemoveFirst;
         self.monitor.phase(Phase::Commit, 0, 0);
         let committing = commit(site, &guard.held, ground, before, replace, dress, self.monitor.as_ref());
@@ -328,8 +330,9 @@ impl Transfer {
             return None;
         }
         if self.options.verify != VerifyMethod::Size {
-            let (merged, geometry) = (run.merged(early.generation), early.manifest.manifest().geometry());
-            early.along = Some(Along::start(site, &merged, geometry, &early.board, &self.monitor));
+            let (merged, manifest) = (run.merged(early.generation), &early.manifest);
+            let (geometry, method) = (manifest.manifest().geometry(), manifest.method());
+            early.along = Some(Along::start(site, &merged, geometry, method, &early.board, &self.monitor));
         }
         Some(early)
     }
@@ -372,7 +375,9 @@ impl Transfer {
             };
             let hashed_along = self.options.verify != VerifyMethod::Size && !plan.missing.is_empty();
             let along = early.as_mut().and_then(|(early, _)| early.along.take()).or_else(|| {
-                let start = || Along::start(site, &prepared.merged, plan.geometry, &board, &self.monitor);
+                let method = prepared.manifest.method();
+                let start =
+                    || Along::start(site, &prepared.merged, plan.geometry, method, &board, &self.monitor);
                 hashed_along.then(start)
             });
             let round = Round { plan: plan.clone(), board, early: early.take() };
@@ -497,7 +502,7 @@ impl Transfer {
 
     /// After a link that died during the commit: whether the rename happened.
     pub async fn was_committed(&mut self, site: &Site) -> Result<bool, Failure> {
-        let Some(digest) = self.committing else { return Ok(false) };
+        let Some((method, checksum)) = self.committing else { return Ok(false) };
         if is_planted(Plant::TrustLostReply) {
             return Ok(true);
         }
@@ -516,9 +521,16 @@ impl Transfer {
             }
             Err(error) => return Err(Failure::remote(Phase::Commit, site.place(), &error)),
         }
-        let hashed =
-            hash_on_target(site, site.names.target(), self.size, By::Either, Phase::Verify, &self.monitor);
-        Ok(hashed.await?.0 == digest)
+        let hashed = hash_on_target(
+            site,
+            site.names.target(),
+            self.size,
+            method,
+            By::Either,
+            Phase::Verify,
+            &self.monitor,
+        );
+        Ok(hashed.await?.0 == checksum)
     }
 
     /// Removes what is no longer needed; the lock goes with the release.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::digest::{Chain, Digest};
+use super::digest::{Digest, Sha256Chain};
 use super::remote_path::RemotePath;
 use super::run_id::RunId;
 
@@ -286,7 +286,7 @@ fn shortened(name: &[u8], limit: usize) -> Vec<u8> {
     if name.len() <= limit {
         return name.to_vec();
     }
-    let mut chain = Chain::new();
+    let mut chain = Sha256Chain::new();
     chain.update(name);
     let digest: Digest = chain.finish();
     let mut keep = limit.saturating_sub(17);

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::engine::io::{create_with, publish, write_all};
 use crate::engine::site::Site;
-use crate::model::digest::{Chain, Digest};
+use crate::model::checksum::{Chain, Checksum, Method};
 use crate::model::manifest::{Baseline, Manifest};
 use crate::model::names::RunNames;
 use crate::remote::files::{Files, Handle};
@@ -102,8 +102,12 @@ impl ManifestFile {
         self.lock().manifest.chain_before(n)
     }
 
-    pub fn digest(&self) -> Option<Digest> {
-        self.lock().manifest.digest()
+    pub fn method(&self) -> Method {
+        self.lock().manifest.method()
+    }
+
+    pub fn checksum(&self) -> Option<Checksum> {
+        self.lock().manifest.checksum()
     }
 
     /// A copy as it stands now, for the next attempt.
