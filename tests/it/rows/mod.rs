@@ -19,5 +19,6 @@ mod pipes;
 pub mod place;
 mod progress;
 mod resuming;
+mod storage;
 mod terminal;
 mod unmerged;
