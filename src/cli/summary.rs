@@ -52,7 +52,9 @@ fn proof(report: &PutReport) -> String {
             VerifiedBy::Sha256Target => " verified on the target",
             VerifiedBy::Sha256Readback => " verified by reading back",
             VerifiedBy::MacTarget => ", verified by a keyed MAC on the target",
+            VerifiedBy::MacReadback => ", verified by a keyed MAC of what was read back",
             VerifiedBy::CrcTarget => ", verified by a CRC on the target",
+            VerifiedBy::CrcReadback => ", verified by a CRC of what was read back",
             VerifiedBy::Size => ", only the size was compared",
         });
     }

@@ -1,4 +1,4 @@
-//! SHA-256 on the target that keeps up with the upload: a program there reads the merged
+//! A checksum on the target that keeps up with the upload: a program there reads the merged
 //! file as far as it is told, so that next to nothing is left to hash at the end.
 //!
 //! It is an optimisation and no more: whatever goes wrong here, the merged file is hashed
@@ -13,10 +13,10 @@ use tokio::time::timeout;
 
 use super::board::Board;
 use super::monitor::{Level, Monitor, Notice};
-use super::probe::{BEGIN, DIGEST, END, HashProgram, Nonce, Shell, only_digest};
+use super::probe::{BEGIN, DIGEST, END, HashProgram, Nonce, Shell, keyed, only_checksum};
 use super::site::Site;
+use crate::model::checksum::{Checksum, Method};
 use crate::model::chunk::Geometry;
-use crate::model::digest::Digest;
 use crate::model::escape::printable;
 use crate::model::remote_path::RemotePath;
 use crate::model::shell::{COMMAND, Script};
@@ -69,7 +69,7 @@ fi
 "#;
 
 /// A hash that is under way. Dropping it ends it.
-pub struct Along(JoinHandle<Result<Digest, String>>);
+pub struct Along(JoinHandle<Result<Checksum, String>>);
 
 impl Along {
     /// Begins in the background; where the target has nothing for it, the outcome says so.
@@ -77,6 +77,7 @@ impl Along {
         site: &Site,
         merged: &RemotePath,
         geometry: Geometry,
+        method: Method,
         board: &Arc<Board>,
         monitor: &Arc<dyn Monitor>,
     ) -> Along {
@@ -85,14 +86,15 @@ impl Along {
         Along(tokio::spawn(async move {
             let shell = site.shell(&monitor).await.cloned();
             let shell = shell.ok_or_else(|| "no shell".to_owned())?;
-            let program = program_for(&shell, geometry, site.files.round_trip())
+            let program = site.program(method, &monitor).await;
+            let program = program_that_follows(program, &shell, geometry, site.files.round_trip())
                 .ok_or_else(|| "no program for it".to_owned())?;
-            follow(&site, program, &merged, geometry, &board).await
+            follow(&site, (program, method), &merged, geometry, &board).await
         }))
     }
 
     /// With all chunks on the board: the digest of the merged file, if there is one.
-    pub async fn finish(mut self, site: &Site, monitor: &Arc<dyn Monitor>) -> Option<Digest> {
+    pub async fn finish(mut self, site: &Site, monitor: &Arc<dyn Monitor>) -> Option<Checksum> {
         let reason = match (&mut self.0).await {
             Ok(Ok(digest)) => return Some(digest),
             Ok(Err(reason)) => reason,
@@ -112,12 +114,18 @@ impl Drop for Along {
 
 /// Python reads a file by itself. The others get it through a pipe, which costs as much again
 /// as the hash: that pays only where processors wait for the link.
-fn program_for(shell: &Shell, geometry: Geometry, round_trip: Option<Duration>) -> Option<HashProgram> {
-    if shell.python {
+fn program_that_follows(
+    program: Option<HashProgram>,
+    shell: &Shell,
+    geometry: Geometry,
+    round_trip: Option<Duration>,
+) -> Option<HashProgram> {
+    let by_sha256 = !matches!(program, Some(HashProgram::OpenSslGmac | HashProgram::PosixCksum));
+    if shell.python && by_sha256 {
         return Some(HashProgram::Python);
     }
     let slow = round_trip.is_some_and(|time| time >= SLOW_LINK);
-    shell.hash.filter(|_| slow && shell.wide_arithmetic && block_bytes(geometry) >= MIN_BLOCK_BYTES)
+    program.filter(|_| slow && shell.wide_arithmetic && block_bytes(geometry) >= MIN_BLOCK_BYTES)
 }
 
 /// The largest power of two that divides the chunk size, as far as it is of use.
@@ -128,13 +136,13 @@ fn block_bytes(geometry: Geometry) -> u64 {
 
 async fn follow(
     site: &Site,
-    program: HashProgram,
+    (program, method): (HashProgram, Method),
     merged: &RemotePath,
     geometry: Geometry,
     board: &Board,
-) -> Result<Digest, String> {
+) -> Result<Checksum, String> {
     let nonce = Nonce::new().ok_or("no random numbers here")?;
-    let script = Script::new(&[DIGEST, BEGIN, FOLLOW, END])
+    let script = keyed(Script::new(&[DIGEST, BEGIN, FOLLOW, END]), method)
         .number("a", nonce.a.into())
         .number("b", nonce.b.into())
         .number("block", block_bytes(geometry))
@@ -148,12 +156,8 @@ async fn follow(
     let chunks = geometry.chunks();
     let (mut chunk, mut at) = (0, 0);
     while chunk < chunks {
-        let ready = async {
-            board.wait_until(|found| found.contiguous() > chunk).await;
-            board.contiguous()
-        };
         chunk = tokio::select! {
-            ready = ready => ready,
+            filled = board.filled_beyond(chunk) => filled,
             heard = output.hear(&mut process) => {
                 heard?;
                 continue;
@@ -181,7 +185,8 @@ async fn follow(
         async { while nonce.answer(&output.kept).is_none() && output.hear(&mut process).await.is_ok() {} };
     timeout(STEP_LIMIT, rest).await.map_err(|_| "it does not end".to_owned())?;
     let answer = nonce.answer(&output.kept).ok_or_else(|| output.excerpt())?;
-    let digest = answer.iter().find_map(|line| line.strip_prefix(b"digest ")).and_then(only_digest);
+    let digest = answer.iter().find_map(|line| line.strip_prefix(b"digest "));
+    let digest = digest.and_then(|text| only_checksum(method, text));
     digest.ok_or_else(|| output.excerpt())
 }
 

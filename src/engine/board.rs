@@ -1,5 +1,6 @@
 //! How far one upload has come: shared by those who send, merge and watch.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -16,12 +17,18 @@ pub enum Published {
 /// The chunks as they stand. Changes wake everyone who waits.
 pub struct Board {
     found: Mutex<Found>,
+    /// How many chunks the merged file holds from the first on, receipts or not.
+    filled: watch::Sender<u64>,
+    /// Placed chunks beyond those, whose receipts may still be on their way.
+    ahead: Mutex<BTreeSet<u64>>,
     changes: watch::Sender<u64>,
 }
 
 impl Board {
     pub fn new(found: Found) -> Board {
-        Board { found: Mutex::new(found), changes: watch::Sender::new(0) }
+        let filled = watch::Sender::new(found.contiguous());
+        let ahead = Mutex::new(found.placed.clone());
+        Board { found: Mutex::new(found), filled, ahead, changes: watch::Sender::new(0) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Found> {
@@ -37,6 +44,38 @@ impl Board {
         self.wake();
     }
 
+    /// Every byte of a chunk is in its place in the merged file, and acknowledged.
+    pub fn fill(&self, n: u64) {
+        self.ahead().insert(n);
+        self.fill_up_to(0);
+    }
+
+    fn ahead(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// At least so many chunks are there from the first on, and those ahead that follow.
+    fn fill_up_to(&self, n: u64) {
+        let mut ahead = self.ahead();
+        self.filled.send_if_modified(|filled| {
+            let before = *filled;
+            *filled = before.max(n);
+            while ahead.remove(&(*filled + 1)) {
+                *filled += 1;
+            }
+            *filled > before
+        });
+    }
+
+    /// Returns, when the merged file holds more chunks than `n` from the first on, how many.
+    pub async fn filled_beyond(&self, n: u64) -> u64 {
+        match self.filled.subscribe().wait_for(|filled| *filled > n).await {
+            Ok(filled) => *filled,
+            // The sender lives in `self`.
+            Err(_) => n,
+        }
+    }
+
     /// The merged file holds the chunks 1 to `n`, and the record says so.
     pub fn merge(&self, n: u64) {
         {
@@ -45,16 +84,12 @@ impl Board {
             found.stored = found.stored.split_off(&(n + 1));
             found.placed = found.placed.split_off(&(n + 1));
         }
+        self.fill_up_to(n);
         self.wake();
     }
 
     pub fn merged(&self) -> u64 {
         self.lock().merged
-    }
-
-    /// How many chunks the merged file holds from the first on.
-    pub fn contiguous(&self) -> u64 {
-        self.lock().contiguous()
     }
 
     /// Stored and placed chunks that directly follow what is merged, at most `limit`.
@@ -106,6 +141,18 @@ mod tests {
         assert_eq!(board.next(9).len(), 4);
         board.merge(4);
         assert_eq!(board.next(1), [(5, Published::Stored)]);
+    }
+
+    #[tokio::test]
+    async fn what_is_filled_runs_ahead_of_what_is_published() {
+        let board = Board::new(Found { merged: 1, stored: [2].into(), placed: [3].into() });
+        board.fill(5);
+        assert_eq!(board.filled_beyond(0).await, 1);
+        board.merge(2);
+        assert_eq!(board.filled_beyond(1).await, 3);
+        board.fill(4);
+        assert_eq!(board.filled_beyond(3).await, 5);
+        assert_eq!(board.merged(), 2);
     }
 
     #[tokio::test]

@@ -17,7 +17,7 @@ use crate::model::manifest::{Baseline, Manifest};
 use crate::model::names::RunNames;
 use crate::model::remote_path::RemotePath;
 use crate::model::shell::Script;
-use crate::remote::files::{Attributes, FileKind, OpenMode, Owner, SetAttributes, Times};
+use crate::remote::files::{Attributes, FileKind, Handle, OpenMode, Owner, SetAttributes, Times};
 use crate::remote::{Connection, RemoteError, RemoteErrorKind};
 
 /// How one name comes to replace another on this server.
@@ -188,10 +188,15 @@ async fn find_umask(site: &Site, run: &RunNames) -> Result<u32, RemoteError> {
     let files = site.files.as_ref();
     let path = run.directory().join("umask");
     let handle = files.open(&path, OpenMode::CREATE, Some(0o777)).await?;
-    files.close(handle).await?;
-    let mode = files.lstat(&path).await?.mode.unwrap_or(0o644);
-    files.remove(&path).await?;
-    Ok(!mode & 0o777)
+    let (seen, removed) = if files.features().in_order {
+        files.close_unheard(handle).await?;
+        tokio::join!(biased; files.lstat(&path), files.remove(&path))
+    } else {
+        files.close(handle).await?;
+        (files.lstat(&path).await, files.remove(&path).await)
+    };
+    removed?;
+    Ok(!seen?.mode.unwrap_or(0o644) & 0o777)
 }
 
 /// Where the target stands against what it was when the upload began.
@@ -210,12 +215,56 @@ pub fn baseline(attributes: &Attributes) -> Baseline {
     }
 }
 
+/// What a commit needs to have open.
+pub struct Ground {
+    merged: RemotePath,
+    now: Attributes,
+    /// Where the server syncs.
+    handle: Option<Handle>,
+    directory: Option<Handle>,
+}
+
+impl Ground {
+    /// With `merged` complete. Opened before the mode is set, which may forbid it; for reading
+    /// too, since some servers empty what is opened for writing alone.
+    pub async fn lay(site: &Site, merged: &RemotePath) -> Result<Ground, Failure> {
+        let failed = site.failed(Phase::Commit);
+        let files = site.files.as_ref();
+        let parent = site.names.target().parent();
+        let (now, handle, directory) = if files.features().fsync {
+            let (now, handle, directory) = tokio::join!(
+                files.lstat(merged),
+                files.open(merged, OpenMode::READ_WRITE, None),
+                files.open(&parent, OpenMode::READ, None)
+            );
+            // Not every server opens directories.
+            (now, Some(handle.map_err(&failed)?), directory.ok())
+        } else {
+            (files.lstat(merged).await, None, None)
+        };
+        Ok(Ground { merged: merged.clone(), now: now.map_err(&failed)?, handle, directory })
+    }
+
+    /// Of the merged file; `None` where the server does not tell.
+    pub fn size(&self) -> Option<u64> {
+        self.now.size
+    }
+
+    /// When there is nothing to commit.
+    pub async fn leave(self, site: &Site) -> Result<(), Failure> {
+        for handle in [self.handle, self.directory].into_iter().flatten() {
+            site.files.close_unheard(handle).await.map_err(site.failed(Phase::Commit))?;
+        }
+        Ok(())
+    }
+}
+
 /// The last steps. When the link dies here, the rename may or may not have happened: look
 /// whether `merged` still has its name.
 pub async fn commit(
     site: &Site,
     held: &Held,
-    merged: &RemotePath,
+    ground: Ground,
     before: Baseline,
     replace: Replace,
     dress: Dress,
@@ -223,25 +272,25 @@ pub async fn commit(
 ) -> Result<Dressed, Failure> {
     let failed = site.failed(Phase::Commit);
     let files = site.files.as_ref();
-    // Opened before the mode is set, which may forbid it; for reading too, since some servers
-    // empty what is opened for writing alone.
-    let handle = match files.features().fsync {
-        true => Some(files.open(merged, OpenMode::READ_WRITE, None).await.map_err(&failed)?),
-        false => None,
-    };
-    let prepared = prepare(site, merged, dress, monitor).await;
-    let synced = match &handle {
-        Some(handle) => sync_if_possible(files, handle).await,
-        None => Ok(()),
-    };
-    let close = async {
-        match handle {
-            Some(handle) => files.close(handle).await,
-            None => Ok(()),
+    let Ground { merged, now, handle, directory } = ground;
+    let merged = &merged;
+    let sync_and_close = async {
+        let Some(handle) = handle else { return (Ok(()), Ok(())) };
+        if files.features().in_order {
+            tokio::join!(biased; sync_if_possible(files, &handle), files.close(handle.clone()))
+        } else {
+            let synced = sync_if_possible(files, &handle).await;
+            (synced, files.close(handle).await)
         }
     };
-    let (closed, checked, standing, now) =
-        tokio::join!(close, held.check(files), files.lstat(merged), target_now(site));
+    let preparing = prepare(site, merged, now, dress, monitor);
+    let looking = async { tokio::join!(held.check(files), files.lstat(merged), target_now(site)) };
+    let (prepared, (synced, closed), (checked, standing, now)) =
+        if files.features().in_order && one_step(now, dress) {
+            tokio::join!(biased; preparing, sync_and_close, looking)
+        } else {
+            (preparing.await, sync_and_close.await, looking.await)
+        };
     closed.and(synced).map_err(&failed)?;
     let dressed = prepared?;
     checked?;
@@ -260,10 +309,29 @@ pub async fn commit(
             .next_step("run the same command again"));
     }
     let proven_link = held.kind() == LockKind::Linked;
-    put_in_place(site, merged, before, replace, dress.size, proven_link).await?;
-    let (committed, ()) =
-        tokio::join!(check_in_place(site, merged, dress.size), sync_directory(site, monitor));
-    committed.map(|()| dressed)
+    let moved = put_in_place(site, merged, before, replace, dress.size, proven_link).await?;
+    let unlinking = async {
+        match moved {
+            Moved::Renamed => Ok(()),
+            Moved::Linked => files.remove(merged).await.map_err(&failed),
+        }
+    };
+    let looking = check_in_place(site, merged, dress.size);
+    let syncing = sync_directory(site, directory, monitor);
+    let (unlinked, committed, ()) = if files.features().in_order {
+        tokio::join!(biased; unlinking, looking, syncing)
+    } else {
+        let unlinked = unlinking.await;
+        let (committed, ()) = tokio::join!(looking, syncing);
+        (unlinked, committed, ())
+    };
+    unlinked.and(committed).map(|()| dressed)
+}
+
+/// Whether the file gets what it should in one request at most.
+fn one_step(now: Attributes, dress: Dress) -> bool {
+    let same = |kept| now.owner.is_none_or(|now| now == kept);
+    !dress.asked.asks_owner() && dress.owner.is_none_or(same)
 }
 
 /// A rename was answered with OK. There are servers that say so and move nothing, or not
@@ -298,6 +366,13 @@ async fn look_in_place(site: &Site, merged: &RemotePath, size: u64) -> Result<Op
     }
 }
 
+/// How the file came to the target.
+enum Moved {
+    Renamed,
+    /// Its private name is still to be removed.
+    Linked,
+}
+
 async fn put_in_place(
     site: &Site,
     merged: &RemotePath,
@@ -305,7 +380,7 @@ async fn put_in_place(
     replace: Replace,
     size: u64,
     proven_link: bool,
-) -> Result<(), Failure> {
+) -> Result<Moved, Failure> {
     let failed = site.failed(Phase::Commit);
     let files = site.files.as_ref();
     let target = site.names.target();
@@ -313,12 +388,12 @@ async fn put_in_place(
         // A link fails where something has appeared in this very moment.
         if files.features().hard_link {
             match files.hard_link(merged, target).await {
-                Ok(()) if proven_link => return files.remove(merged).await.map_err(&failed),
+                Ok(()) if proven_link => return Ok(Moved::Linked),
                 // There are servers that say OK and link nothing: the one name that there is
                 // of the file stays until the other is seen.
                 Ok(()) => match files.lstat(target).await {
                     Ok(linked) if linked.size.is_none_or(|linked| linked == size) => {
-                        return files.remove(merged).await.map_err(&failed);
+                        return Ok(Moved::Linked);
                     }
                     Err(error) if error.is_link() => return Err(failed(error)),
                     Ok(_) | Err(_) => {}
@@ -328,9 +403,9 @@ async fn put_in_place(
                 Err(_) => {}
             }
         }
-        return files.rename(merged, target).await.map_err(&failed);
+        return files.rename(merged, target).await.map_err(&failed).map(|()| Moved::Renamed);
     }
-    match replace {
+    let moved = match replace {
         Replace::Posix => files.rename_over(merged, target).await.map_err(&failed),
         Replace::Plain => files.rename(merged, target).await.map_err(&failed),
         Replace::Shell => match move_by_shell(site.connection.as_ref(), merged, target).await {
@@ -339,7 +414,8 @@ async fn put_in_place(
             Err(error) => Err(Failure::new(FailureKind::Link, Phase::Commit, site.place(), error)),
         },
         Replace::RemoveFirst => publish(files, merged, target).await.map_err(&failed),
-    }
+    };
+    moved.map(|()| Moved::Renamed)
 }
 
 fn appeared(site: &Site, before: Baseline) -> Failure {
@@ -355,12 +431,12 @@ fn appeared(site: &Site, before: Baseline) -> Failure {
 async fn prepare(
     site: &Site,
     merged: &RemotePath,
+    now: Attributes,
     dress: Dress,
     monitor: &dyn Monitor,
 ) -> Result<Dressed, Failure> {
     let failed = site.failed(Phase::Commit);
     let files = site.files.as_ref();
-    let now = files.lstat(merged).await.map_err(&failed)?;
     let mut owner = now.owner;
     if dress.asked.asks_owner() {
         owner = Some(give_away(site, merged, now.owner, dress, monitor).await?);
@@ -460,17 +536,10 @@ async fn keep_group(
 }
 
 /// So that the rename outlives a power cut, where the server syncs directories.
-async fn sync_directory(site: &Site, monitor: &dyn Monitor) {
-    if !site.files.features().fsync {
-        return;
-    }
-    let synced = async {
-        let handle = site.files.open(&site.names.target().parent(), OpenMode::READ, None).await?;
-        let synced = site.files.sync(&handle).await;
-        site.files.close(handle).await?;
-        synced
-    };
-    if let Err(error) = synced.await {
+async fn sync_directory(site: &Site, directory: Option<Handle>, monitor: &dyn Monitor) {
+    let Some(directory) = directory else { return };
+    let synced = site.files.sync(&directory).await;
+    if let Err(error) = synced.and(site.files.close_unheard(directory).await) {
         monitor.notice(Notice {
             level: Level::Detail,
             text: format!("{}: the directory could not be synced: {error}", site.place()),

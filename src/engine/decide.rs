@@ -10,8 +10,9 @@ use super::options::{Existing, IfExists, PutOptions};
 use super::report::{PutStatus, VerifiedBy};
 use super::site::Site;
 use super::source::{READ_BYTES, Source};
+use crate::model::checksum::{Chain, Method};
 use crate::model::chunk::ChunkSize;
-use crate::model::digest::{Chain, Digest};
+use crate::model::digest::Digest;
 use crate::model::manifest::{Baseline, Manifest};
 use crate::remote::files::Attributes;
 
@@ -45,15 +46,17 @@ pub async fn decide(
         });
     }
     if same_size && known_different != Some(baseline(&existing)) && !options.quick {
+        let method = site.method(options.verify, source.mac_key, monitor).await;
+        let (target, size) = (site.names.target(), source.size());
         let hashed = tokio::try_join!(
-            read_through(source, options.chunk_size, baseline(&existing), monitor),
-            hash_on_target(site, site.names.target(), source.size(), By::Either, Phase::Verify, monitor),
+            read_through(source, options.chunk_size, baseline(&existing), method, monitor),
+            hash_on_target(site, target, size, method, By::Either, Phase::Verify, monitor),
         )?;
-        let (of_source, (digest, by)) = hashed;
-        if of_source.digest() == Some(digest) {
+        let (of_source, (checksum, by)) = hashed;
+        if of_source.checksum() == Some(checksum) {
             return Ok(Decision::Done {
                 status: PutStatus::Unchanged,
-                sha256: Some(digest),
+                sha256: checksum.sha256(),
                 verified_by: Some(by),
             });
         }
@@ -106,12 +109,13 @@ pub async fn read_through(
     source: &Source,
     chunk_size: ChunkSize,
     baseline: Baseline,
+    method: Method,
     monitor: &Arc<dyn Monitor>,
 ) -> Result<Manifest, Failure> {
-    let mut manifest = Manifest::new(source.description.clone(), chunk_size, baseline);
+    let mut manifest = Manifest::new(source.description.clone(), chunk_size, baseline, method);
     monitor.phase(Phase::Hash, 0, source.size());
     let geometry = manifest.geometry();
-    let mut chain = Chain::new();
+    let mut chain = Chain::new(method);
     for n in 1..=geometry.chunks() {
         let range = geometry.range(n);
         chain = hash_range(source, range, chain, monitor).await?;

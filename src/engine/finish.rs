@@ -101,7 +101,7 @@ impl Finish {
         guard.fence(site, &self.monitor).await?;
         if self.transfer.has_begun() {
             if self.transfer.was_committed(site).await? {
-                return self.transfer.after_commit(site, guard).await;
+                return self.transfer.after_commit(site, guard, None).await;
             }
             return self.transfer.run(site, guard, None).await;
         }

@@ -1,4 +1,4 @@
-//! SHA-256 of a file on the target: by a program there, else by reading it back.
+//! A checksum of a file on the target: by a program there, else by reading it back.
 
 use std::sync::Arc;
 
@@ -10,7 +10,8 @@ use super::options::PutOptions;
 use super::probe::{HashError, hash_file};
 use super::report::VerifiedBy;
 use super::site::Site;
-use crate::model::digest::{Chain, Digest};
+use crate::model::checksum::{Chain, Checksum, Method};
+use crate::model::digest::Digest;
 use crate::model::remote_path::RemotePath;
 use crate::remote::files::{Attributes, OpenMode};
 
@@ -28,12 +29,13 @@ pub async fn hash_on_target(
     site: &Site,
     path: &RemotePath,
     size: u64,
+    method: Method,
     by: By,
     phase: Phase,
     monitor: &Arc<dyn Monitor>,
-) -> Result<(Digest, VerifiedBy), Failure> {
+) -> Result<(Checksum, VerifiedBy), Failure> {
     let program = match by {
-        By::Either => site.shell(monitor).await.and_then(|shell| shell.hash),
+        By::Either => site.program(method, monitor).await,
         By::Readback => None,
     };
     if let Some(program) = program {
@@ -42,10 +44,10 @@ pub async fn hash_on_target(
             monitor.advance(phase, bytes.saturating_sub(told));
             told = told.max(bytes);
         };
-        match hash_file(site.connection.as_ref(), program, path, size, heard).await {
-            Ok(digest) => {
+        match hash_file(site.connection.as_ref(), program, method, path, size, heard).await {
+            Ok(checksum) => {
                 monitor.advance(phase, size.saturating_sub(told));
-                return Ok((digest, VerifiedBy::Sha256Target));
+                return Ok((checksum, by_target(method)));
             }
             Err(HashError::Job(error @ (JobError::Lost | JobError::Silent(_)))) => {
                 return Err(Failure::new(FailureKind::Link, phase, site.place_of(path), error));
@@ -57,8 +59,21 @@ pub async fn hash_on_target(
             }
         }
     }
-    let digest = read_back(site, path, size, phase, monitor).await?;
-    Ok((digest, VerifiedBy::Sha256Readback))
+    let checksum = read_back(site, path, size, method, phase, monitor).await?;
+    let by = match method {
+        Method::Sha256 => VerifiedBy::Sha256Readback,
+        Method::Gmac(_) => VerifiedBy::MacReadback,
+        Method::Crc => VerifiedBy::CrcReadback,
+    };
+    Ok((checksum, by))
+}
+
+pub fn by_target(method: Method) -> VerifiedBy {
+    match method {
+        Method::Sha256 => VerifiedBy::Sha256Target,
+        Method::Gmac(_) => VerifiedBy::MacTarget,
+        Method::Crc => VerifiedBy::CrcTarget,
+    }
 }
 
 /// Of the file that is replaced, where that was asked for.
@@ -70,20 +85,22 @@ pub async fn hash_existing(
 ) -> Result<Option<Digest>, Failure> {
     let size = existing.and_then(|existing| existing.size);
     let Some(size) = size.filter(|_| options.hash_existing) else { return Ok(None) };
-    let hashed = hash_on_target(site, site.names.target(), size, By::Either, Phase::Survey, monitor);
-    Ok(Some(hashed.await?.0))
+    let (target, method) = (site.names.target(), Method::Sha256);
+    let hashed = hash_on_target(site, target, size, method, By::Either, Phase::Survey, monitor);
+    Ok(hashed.await?.0.sha256())
 }
 
 async fn read_back(
     site: &Site,
     path: &RemotePath,
     size: u64,
+    method: Method,
     phase: Phase,
     monitor: &Arc<dyn Monitor>,
-) -> Result<Digest, Failure> {
+) -> Result<Checksum, Failure> {
     let failed = |error| Failure::remote(phase, site.place_of(path), &error);
     let handle = site.files.open(path, OpenMode::READ, None).await.map_err(failed)?;
-    let mut chain = Chain::new();
+    let mut chain = Chain::new(method);
     // One byte more than expected is asked for, so that a longer file shows.
     let reached = read_range(&site.files, &handle, 0..size.saturating_add(1), |part| {
         monitor.advance(phase, part.len() as u64);

@@ -7,29 +7,32 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::decide::hash_range;
+use super::early::Early;
 use super::failure::{Failure, FailureKind, Phase};
 use super::io::{
     create_with, publish, read_small, remove_all_if_there, remove_if_there, sync_if_possible, write_all,
     write_file,
 };
-use super::merge::{sftp, write_record};
+use super::merge::{publish_record, sftp, write_record};
 use super::monitor::{Level, Monitor, Notice};
 use super::options::{MergeMethod, PutOptions};
+use super::placing::prove_placing;
 use super::receipts::Receipts;
 use super::site::Site;
 use super::source::Source;
 use super::temp::{self, TempState};
 use super::upload::{Destination, ManifestFile};
+use crate::model::checksum::{Chain, Method};
 use crate::model::chunk::Geometry;
 use crate::model::manifest::{self, Baseline, Manifest};
 use crate::model::names::RunNames;
 use crate::model::plan::{Found, Plan};
 use crate::model::remote_path::RemotePath;
 use crate::model::run_id::RunId;
+use crate::remote::RemoteError;
 use crate::remote::files::OpenMode;
-use crate::remote::{Files, RemoteError};
 
-const MERGED_MODE: u32 = 0o600;
+pub const MERGED_MODE: u32 = 0o600;
 
 /// What an upload goes on from.
 pub struct Prepared {
@@ -43,6 +46,8 @@ pub struct Prepared {
     pub several_handles: bool,
     /// Nothing of an earlier upload was there.
     pub fresh: bool,
+    pub early: Option<Early>,
+    pub receipts: Option<Receipts>,
 }
 
 pub struct Preparation<'a> {
@@ -60,9 +65,15 @@ pub struct Preparation<'a> {
     pub monitor: &'a Arc<dyn Monitor>,
     /// Names a merged file, should a new one be needed.
     pub new_generation: RunId,
+    /// Nothing but this run's private directory stands in the temp directory.
+    pub alone: bool,
+    /// An upload that has begun into the private directory of `run`, to go on with where there
+    /// is nothing else to go on from.
+    pub early: Option<Early>,
 }
 
 struct Laid {
+    early: Option<Early>,
     plan: Plan,
     manifest: Arc<ManifestFile>,
     merged: RemotePath,
@@ -78,29 +89,64 @@ struct Kept {
 }
 
 impl Preparation<'_> {
-    pub async fn run(self) -> Result<Prepared, Failure> {
-        let proving = async { self.prove_placing().await.map_err(self.failed()) };
-        let (several_handles, laid) = tokio::try_join!(proving, self.lay_ground())?;
-        let Laid { plan, manifest, merged, generation, fresh } = laid;
+    pub async fn run(mut self) -> Result<Prepared, Failure> {
+        let mut receipts = None;
+        let (several_handles, laid) = match self.early.take() {
+            None => {
+                let proving = async { prove_placing(self.site, self.run, self.attempt).await };
+                let proving = async { proving.await.map_err(self.failed()) };
+                tokio::try_join!(proving, self.lay_ground(None))?
+            }
+            Some(mut early) => {
+                let groundwork = early.groundwork().await?;
+                if groundwork.several_handles {
+                    receipts = Some(groundwork.receipts);
+                    (true, self.lay_ground(Some(early)).await?)
+                } else {
+                    // What was placed all the same is not used.
+                    (false, self.lay_ground(None).await?)
+                }
+            }
+        };
+        let Laid { early, plan, manifest, merged, generation, fresh } = laid;
         let destination = match self.options.merge {
             MergeMethod::Auto if several_handles => {
                 Destination::Placed { merged: merged.clone(), generation }
             }
             _ => Destination::Stored,
         };
-        Ok(Prepared { plan, manifest, merged, generation, destination, several_handles, fresh })
+        Ok(Prepared {
+            plan,
+            manifest,
+            merged,
+            generation,
+            destination,
+            several_handles,
+            fresh,
+            early,
+            receipts,
+        })
     }
 
-    async fn lay_ground(&self) -> Result<Laid, Failure> {
-        let own = (self.attempt == 1).then(|| self.run.directory());
-        let state = temp::read_beside(self.site, Phase::Survey, own).await?.unwrap_or_default();
+    async fn lay_ground(&self, early: Option<Early>) -> Result<Laid, Failure> {
+        let state = match (self.attempt == 1).then(|| self.run.directory()) {
+            Some(_) if self.alone => TempState::default(),
+            own => temp::read_beside(self.site, Phase::Survey, own).await?.unwrap_or_default(),
+        };
         state.check_version(self.site)?;
         let kept = match (&state.manifest, self.source) {
-            (Some(old), Some(source)) if !self.same_source(old, source) => {
-                self.keep_what_agrees(&state, old, source).await?
+            (Some(old), Some(source)) => {
+                let method = self.method(source).await;
+                if !self.same_source(old, source) {
+                    self.keep_what_agrees(&state, old, source, method).await?
+                } else if old.method().serves(method) {
+                    self.keep_all(&state, old)
+                } else {
+                    self.keep_all_by(&state, old, source, method).await?
+                }
             }
-            (Some(old), _) => self.keep_all(&state, old),
-            (None, Some(source)) => self.start(source),
+            (Some(old), None) => self.keep_all(&state, old),
+            (None, Some(source)) => self.start(source, self.method(source).await),
             (None, None) => return Err(self.nothing_there()),
         };
         let mut kept = kept;
@@ -118,27 +164,16 @@ impl Preparation<'_> {
 
         // Whatever is not kept must be gone before the manifest vouches for what stays.
         self.remove_stored(&state, &plan).await?;
+        let fresh = kept.merged.is_none() && state.record.is_none() && state.manifest.is_none();
+        if fresh {
+            let manifest = Arc::new(ManifestFile::new(kept.manifest));
+            return self.lay_fresh_ground(state, plan, early, manifest).await;
+        }
         let (generation, old_path) = match kept.merged {
             Some((path, generation)) => (generation, Some(path)),
             None => (self.new_generation, None),
         };
         let merged = self.run.merged(generation);
-        let fresh = old_path.is_none() && state.record.is_none() && state.manifest.is_none();
-        if fresh {
-            // What none of them contradicts may come in any order.
-            let mut manifest = kept.manifest;
-            manifest.baseline = self.before;
-            let create =
-                async { ManifestFile::create(self.site, self.run, manifest).await.map_err(self.failed()) };
-            let (manifest, (), ()) = tokio::try_join!(
-                create,
-                self.take_merged(None, &merged),
-                write_record(self.site, self.run, geometry, plan.found.merged, generation),
-            )?;
-            self.remove_receipts(&state, generation, &plan).await?;
-            self.clear_private(&state, &merged).await?;
-            return Ok(Laid { plan, manifest: Arc::new(manifest), merged, generation, fresh });
-        }
         let recorded = state.record.as_ref().is_some_and(|record| {
             record.generation() == generation
                 && record.geometry() == geometry
@@ -148,12 +183,44 @@ impl Preparation<'_> {
         if !recorded {
             write_record(self.site, self.run, geometry, plan.found.merged, generation).await?;
         }
-        let mut manifest = kept.manifest;
-        manifest.baseline = self.before;
-        let manifest = ManifestFile::create(self.site, self.run, manifest).await.map_err(self.failed())?;
+        let manifest = Arc::new(ManifestFile::new(kept.manifest));
+        manifest.put_in_place(self.site, self.run, self.before).await.map_err(self.failed())?;
         self.remove_receipts(&state, generation, &plan).await?;
         self.clear_private(&state, &merged).await?;
-        Ok(Laid { plan, manifest: Arc::new(manifest), merged, generation, fresh })
+        Ok(Laid { early: None, plan, manifest, merged, generation, fresh })
+    }
+
+    /// What none of them contradicts may come in any order.
+    async fn lay_fresh_ground(
+        &self,
+        state: TempState,
+        plan: Plan,
+        early: Option<Early>,
+        manifest: Arc<ManifestFile>,
+    ) -> Result<Laid, Failure> {
+        let geometry = plan.geometry;
+        let same = |early: &Early| {
+            early.manifest.manifest().geometry() == geometry && early.manifest.method() == manifest.method()
+        };
+        let early = early.filter(same);
+        let (generation, manifest) = match &early {
+            Some(early) => (early.generation, early.manifest.clone()),
+            None => (self.new_generation, manifest),
+        };
+        let merged = self.run.merged(generation);
+        let putting =
+            async { manifest.put_in_place(self.site, self.run, self.before).await.map_err(self.failed()) };
+        let recording = async {
+            match &early {
+                Some(_) => publish_record(self.site, self.run).await,
+                None => write_record(self.site, self.run, geometry, plan.found.merged, generation).await,
+            }
+        };
+        let taking = async { if early.is_some() { Ok(()) } else { self.take_merged(None, &merged).await } };
+        tokio::try_join!(putting, taking, recording)?;
+        self.remove_receipts(&state, generation, &plan).await?;
+        self.clear_private(&state, &merged).await?;
+        Ok(Laid { early, plan, manifest, merged, generation, fresh: true })
     }
 
     fn same_source(&self, old: &Manifest, source: &Source) -> bool {
@@ -167,10 +234,12 @@ impl Preparation<'_> {
     }
 
     /// Nothing is kept: what the manifest cannot prove is no use.
-    fn start(&self, source: &Source) -> Kept {
-        let fresh = Manifest::new(source.description.clone(), self.options.chunk_size, self.before);
+    fn start(&self, source: &Source, method: Method) -> Kept {
+        let fresh = Manifest::new(source.description.clone(), self.options.chunk_size, self.before, method);
         let manifest = match &self.known {
-            Some(known) if known.geometry() == fresh.geometry() => known.clone(),
+            Some(known) if known.geometry() == fresh.geometry() && known.method().serves(method) => {
+                known.clone()
+            }
             _ => fresh,
         };
         Kept { manifest, found: Found::default(), merged: None }
@@ -188,13 +257,50 @@ impl Preparation<'_> {
             );
         }
         let manifest = match &self.known {
-            Some(known) if known.geometry() == old.geometry() && known.known() > old.known() => known.clone(),
+            Some(known)
+                if known.geometry() == old.geometry()
+                    && known.method() == old.method()
+                    && known.known() > old.known() =>
+            {
+                known.clone()
+            }
             _ => old.clone(),
         };
         let found = state.found(old.geometry());
         let merged =
             state.merged_so_far(old.geometry()).map(|(file, _)| (file.path.clone(), file.generation));
         Kept { manifest, found, merged }
+    }
+
+    async fn method(&self, source: &Source) -> Method {
+        self.site.method(self.options.verify, source.mac_key, self.monitor).await
+    }
+
+    /// As [`Self::keep_all`], where more is asked for than the manifest can prove: the source's
+    /// part of it is read again.
+    async fn keep_all_by(
+        &self,
+        state: &TempState,
+        old: &Manifest,
+        source: &Source,
+        method: Method,
+    ) -> Result<Kept, Failure> {
+        let text = format!("the upload under way was begun with a {}: reading for {method}", old.method());
+        self.notice(Level::Info, text);
+        let kept = self.keep_all(state, old);
+        let geometry = old.geometry();
+        let mut manifest =
+            Manifest::new(source.description.clone(), geometry.chunk_size(), self.before, method);
+        self.monitor.phase(Phase::Hash, 0, geometry.end(old.known()));
+        let mut chain = Chain::new(method);
+        for n in 1..=old.known() {
+            chain = hash_range(source, geometry.range(n), chain, self.monitor).await?;
+            if manifest.note(n, &chain).is_none() {
+                return Err(source.changed());
+            }
+        }
+        source.check_unchanged()?;
+        Ok(Kept { manifest, ..kept })
     }
 
     /// The source is not what it was, or may not be: reads it through, and keeps the
@@ -204,15 +310,18 @@ impl Preparation<'_> {
         state: &TempState,
         old: &Manifest,
         source: &Source,
+        method: Method,
     ) -> Result<Kept, Failure> {
         let chunk_size = old.geometry().chunk_size();
-        let mut manifest = Manifest::new(source.description.clone(), chunk_size, self.before);
+        // One that serves is gone on with, so that what was hashed once need not be again.
+        let method = if old.method().serves(method) { old.method() } else { method };
+        let mut manifest = Manifest::new(source.description.clone(), chunk_size, self.before, method);
         let geometry = manifest.geometry();
         self.check_count(geometry)?;
         self.monitor.phase(Phase::Hash, 0, geometry.size());
         let mut agreed = BTreeSet::new();
-        let mut chain = crate::model::digest::Chain::new();
-        let mut all_so_far = true;
+        let mut chain = Chain::new(method);
+        let mut all_so_far = method == old.method();
         for n in 1..=geometry.chunks() {
             let range = geometry.range(n);
             let comparable = n <= old.known() && old.geometry().range(n) == range;
@@ -380,57 +489,6 @@ impl Preparation<'_> {
         }
     }
 
-    /// Writes out of order through two handles and reads it back. Placing chunks, and
-    /// several lanes, need a server that passes.
-    async fn prove_placing(&self) -> Result<bool, RemoteError> {
-        if self.prove_placing_over(&self.site.files, "placing").await? {
-            return Ok(true);
-        }
-        // Erlang's server gives one handle to all files of a session from the third on. Lanes
-        // have sessions of their own, and so has this second look.
-        let further = self.site.further_files().await?;
-        Ok(!Arc::ptr_eq(&further, &self.site.files)
-            && self.prove_placing_over(&further, "placing-again").await?)
-    }
-
-    async fn prove_placing_over(&self, files: &Arc<dyn Files>, name: &str) -> Result<bool, RemoteError> {
-        let files = files.as_ref();
-        let path = self.run.directory().join(format!("{name}.{}", self.attempt));
-        // Something stands in it already: Erlang's server empties what is opened for writing
-        // and not for reading too, rclone's whatever is opened for writing.
-        let first = create_with(files, &path, Bytes::from_static(b"............d"), MERGED_MODE).await?;
-        let second = match files.open(&path, OpenMode::READ_WRITE, None).await {
-            Ok(second) => second,
-            Err(error) if error.is_link() => return Err(error),
-            Err(_) => {
-                files.close(first).await?;
-                remove_if_there(files, &path).await?;
-                return Ok(false);
-            }
-        };
-        // In whatever order the server takes them.
-        let (third, one, two) = tokio::join!(
-            write_all(files, &first, 8, Bytes::from_static(b"thir")),
-            write_all(files, &second, 0, Bytes::from_static(b"one.")),
-            write_all(files, &first, 4, Bytes::from_static(b"two.")),
-        );
-        let written = third.and(one).and(two);
-        let closed = tokio::join!(files.close(first), files.close(second));
-        let read = read_small(files, &path, 64).await;
-        remove_if_there(files, &path).await?;
-        for outcome in [written, closed.0, closed.1] {
-            match outcome {
-                Err(error) if error.is_link() => return Err(error),
-                Err(_) => return Ok(false),
-                Ok(()) => {}
-            }
-        }
-        match read {
-            Err(error) if error.is_link() => Err(error),
-            read => Ok(read.is_ok_and(|content| content.as_deref() == Some(b"one.two.third"))),
-        }
-    }
-
     fn failed(&self) -> impl Fn(RemoteError) -> Failure + '_ {
         self.site.failed(Phase::Survey)
     }
@@ -447,6 +505,14 @@ fn silent() -> Arc<dyn Monitor> {
 /// Names that a private directory may hold.
 const MAX_PRIVATE_ENTRIES: usize = 100_000;
 
+/// The names in a private directory; none where it has gone.
+pub async fn entries_of(site: &Site, directory: &RemotePath) -> Result<Vec<Vec<u8>>, RemoteError> {
+    match site.files.list(directory, MAX_PRIVATE_ENTRIES).await {
+        Err(error) if error.is_not_found() => Ok(Vec::new()),
+        entries => Ok(entries?.into_iter().map(|entry| entry.name).collect()),
+    }
+}
+
 /// Removes what is in a private directory and is not kept, and the directory when it is
 /// empty then.
 pub async fn clear_directory(
@@ -455,12 +521,9 @@ pub async fn clear_directory(
     keep: impl Fn(&[u8]) -> bool,
 ) -> Result<(), RemoteError> {
     let files = site.files.as_ref();
-    let entries = match files.list(directory, MAX_PRIVATE_ENTRIES).await {
-        Err(error) if error.is_not_found() => return Ok(()),
-        entries => entries?,
-    };
-    let (kept, outdated): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| keep(&entry.name));
-    let outdated = outdated.iter().map(|entry| directory.join(&entry.name)).collect();
+    let entries = entries_of(site, directory).await?;
+    let (kept, outdated): (Vec<_>, Vec<_>) = entries.into_iter().partition(|name| keep(name));
+    let outdated = outdated.iter().map(|name| directory.join(name)).collect();
     remove_all_if_there(files, outdated).await?;
     if !kept.is_empty() {
         return Ok(());

@@ -8,8 +8,10 @@ use std::fmt;
 use std::time::Duration;
 
 use super::job::{JobError, JobLimits, JobStatus, run_script, watch_script};
+use crate::model::checksum::{Chain, Checksum, Method};
 use crate::model::digest::Digest;
 use crate::model::escape::printable;
+use crate::model::gmac::Key;
 use crate::model::remote_path::RemotePath;
 use crate::model::shell::Script;
 use crate::remote::Connection;
@@ -64,7 +66,7 @@ impl fmt::Display for NoShell {
 
 impl std::error::Error for NoShell {}
 
-/// A program that computes SHA-256 of its standard input.
+/// A program that computes SHA-256, or one of the two others, of its standard input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HashProgram {
     OpenSsl,
@@ -78,10 +80,16 @@ pub enum HashProgram {
     SolarisDigest,
     /// `cksum -a sha256` of GNU and NetBSD.
     Cksum,
+    /// GMAC with `openssl mac`, which OpenSSL has from version 3 on. It takes its key from the
+    /// command line and nowhere else, so others on the target can see it there. It is made
+    /// for one upload and keeps nothing secret: whoever could write to the file needs no key.
+    OpenSslGmac,
+    /// The CRC of POSIX.
+    PosixCksum,
 }
 
 impl HashProgram {
-    /// Fastest first.
+    /// Those for SHA-256, fastest first.
     const ALL: [HashProgram; 8] = [
         HashProgram::OpenSsl,
         HashProgram::Python,
@@ -104,11 +112,14 @@ impl HashProgram {
             HashProgram::Sha256 => "sha256",
             HashProgram::SolarisDigest => "digest",
             HashProgram::Cksum => "cksum",
+            HashProgram::OpenSslGmac => "gmac",
+            HashProgram::PosixCksum => "crc",
         }
     }
 }
 
-/// `digest_by PROGRAM` prints the SHA-256 of its standard input, perhaps among other words.
+/// `digest_by PROGRAM` prints the SHA-256 of its standard input, perhaps among other words;
+/// `gmac` and `crc` what they are called.
 pub(super) const DIGEST: &str = r#"
 LC_ALL=C
 export LC_ALL
@@ -130,6 +141,8 @@ print(h.hexdigest())' ;;
     sha256) sha256 -q ;;
     digest) digest -a sha256 ;;
     cksum) cksum -a sha256 ;;
+    gmac) openssl mac -cipher AES-128-GCM -macopt "hexkey:$key" -macopt hexiv:000000000000000000000000 GMAC ;;
+    crc) cksum ;;
     *) return 1 ;;
     esac
 }
@@ -201,6 +214,46 @@ pub async fn probe(connection: &dyn Connection, witness: &Witness) -> Result<She
         setsid: answer.contains(&&b"setsid"[..]),
         system: value(b"system ").map(printable).unwrap_or_default(),
     })
+}
+
+/// What of `--verify fast` a target can compute.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Fast {
+    pub gmac: bool,
+    pub crc: bool,
+}
+
+const PROBE_FAST: &str = r#"
+printf 'gmac %s\n' "$(printf abc | digest_by gmac 2>/dev/null)"
+printf 'crc %s\n' "$(printf abc | digest_by crc 2>/dev/null)"
+"#;
+
+/// Asks a proven shell for it. Whatever is odd means that there is none.
+pub async fn probe_fast(connection: &dyn Connection) -> Fast {
+    let method = Method::Gmac(Key(*b"haul probes this"));
+    let Some(nonce) = Nonce::new() else { return Fast::default() };
+    let script = keyed(Script::new(&[DIGEST, BEGIN, PROBE_FAST, END]), method)
+        .number("a", nonce.a.into())
+        .number("b", nonce.b.into());
+    let limits =
+        JobLimits { timeout: Some(PROBE_TIMEOUT), silence: None, max_output_bytes: OUTPUT_MAX_BYTES };
+    let Ok(output) = run_script(connection, &script, limits).await else { return Fast::default() };
+    let answer = nonce.answer(&output.stdout).unwrap_or_default();
+    let is_right = |key: &[u8], method| {
+        let mut chain = Chain::new(method);
+        chain.update(b"abc");
+        let said = answer.iter().find_map(|line| line.strip_prefix(key));
+        said.and_then(|said| only_checksum(method, said)) == Some(chain.finish())
+    };
+    Fast { gmac: is_right(b"gmac ", method), crc: is_right(b"crc ", Method::Crc) }
+}
+
+/// With what `DIGEST` needs beside the program's name.
+pub(super) fn keyed(script: Script, method: Method) -> Script {
+    match method {
+        Method::Gmac(key) => script.set("key", key.to_hex()),
+        Method::Sha256 | Method::Crc => script,
+    }
 }
 
 /// How a job ended and the first line of what it said, for a message.
@@ -290,18 +343,19 @@ if true <"$file" && exec 3<"$file"; then
 fi
 "#;
 
-/// SHA-256 of a file, computed on the target. `heard` is told how many bytes are read so
+/// A file's checksum by a program for `method`, on the target. `heard` is told how many bytes are read so
 /// far, where the target can tell, about once a second. No limit of time: it ends when
 /// the link falls silent.
 pub async fn hash_file(
     connection: &dyn Connection,
     program: HashProgram,
+    method: Method,
     path: &RemotePath,
     expected_bytes: u64,
     mut heard: impl FnMut(u64) + Send,
-) -> Result<Digest, HashError> {
+) -> Result<Checksum, HashError> {
     let nonce = Nonce::new().ok_or_else(|| HashError::Failed("no random numbers here".to_owned()))?;
-    let script = Script::new(&[DIGEST, BEGIN, HASH, END])
+    let script = keyed(Script::new(&[DIGEST, BEGIN, HASH, END]), method)
         .number("a", nonce.a.into())
         .number("b", nonce.b.into())
         .set("program", program.name())
@@ -326,7 +380,7 @@ pub async fn hash_file(
     let digest = answer
         .iter()
         .find_map(|line| line.strip_prefix(b"digest "))
-        .and_then(only_digest)
+        .and_then(|text| only_checksum(method, text))
         .ok_or_else(|| failed("the hash program failed"))?;
     let read = answer.iter().find_map(|line| decimal(line.strip_prefix(b"read ")?));
     match read {
@@ -366,12 +420,23 @@ impl HashLines {
     }
 }
 
-/// The one SHA-256 among the words of `text`.
-pub(super) fn only_digest(text: &[u8]) -> Option<Digest> {
+/// The one checksum of this kind among the words of `text`.
+pub(super) fn only_checksum(method: Method, text: &[u8]) -> Option<Checksum> {
     let words = || text.split(|b| matches!(b, b' ' | b'=' | b'\t')).filter(|word| !word.is_empty());
-    let mut digests = words().filter_map(Digest::parse);
-    let digest = digests.next()?;
-    (digests.next().is_none() && words().all(|word| word != b"failed")).then_some(digest)
+    if words().any(|word| word == b"failed") {
+        return None;
+    }
+    let only = |mut found: Box<dyn Iterator<Item = Checksum> + '_>| {
+        let checksum = found.next()?;
+        found.next().is_none().then_some(checksum)
+    };
+    match method {
+        Method::Sha256 => only(Box::new(words().filter_map(Digest::parse).map(Checksum::Sha256))),
+        // A tag is as long as a key.
+        Method::Gmac(_) => only(Box::new(words().filter_map(Key::parse).map(|tag| Checksum::Gmac(tag.0)))),
+        // Then comes the length.
+        Method::Crc => words().next().and_then(decimal)?.try_into().ok().map(Checksum::Crc),
+    }
 }
 
 fn decimal(text: &[u8]) -> Option<u64> {
@@ -398,15 +463,24 @@ mod tests {
     }
 
     #[test]
-    fn digests_of_every_program() {
+    fn checksums_of_every_program() {
         const HEX: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        let digest = Digest::parse(HEX.as_bytes());
+        let only = |text: String| only_checksum(Method::Sha256, text.as_bytes());
+        let digest = Digest::parse(HEX.as_bytes()).map(Checksum::Sha256);
         for form in ["(stdin)= #", "SHA2-256(stdin)= #", "#  -", "#", "SHA256 (-) = #"] {
-            assert_eq!(only_digest(form.replace('#', HEX).as_bytes()), digest, "{form}");
+            assert_eq!(only(form.replace('#', HEX)), digest, "{form}");
         }
         for bad in ["", "# failed", "# #", "SHA256"] {
-            assert_eq!(only_digest(bad.replace('#', HEX).as_bytes()), None, "{bad}");
+            assert_eq!(only(bad.replace('#', HEX)), None, "{bad}");
         }
+        let gmac = Method::Gmac(Key([0; 16]));
+        let tag = Some(Checksum::Gmac([0xAB; 16]));
+        assert_eq!(only_checksum(gmac, "AB".repeat(16).as_bytes()), tag);
+        assert_eq!(only_checksum(gmac, format!("{} failed", "AB".repeat(16)).as_bytes()), None);
+        assert_eq!(only_checksum(gmac, HEX.as_bytes()), None);
+        assert_eq!(only_checksum(Method::Crc, b"1219131554 3"), Some(Checksum::Crc(1_219_131_554)));
+        assert_eq!(only_checksum(Method::Crc, b"4294967296 3"), None);
+        assert_eq!(only_checksum(Method::Crc, b" failed"), None);
     }
 
     #[test]

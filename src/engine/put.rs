@@ -129,6 +129,7 @@ impl Job for Put {
             let names = Names::new(&path, &self.options.user);
             let site = Site::new(&link.host(), names, connection, files);
             site.prove_shell_meanwhile(&self.monitor);
+            self.transfer.open_channel(&site);
             self.open_further(link, &site);
             guard.renew(&site).await?;
             return guard.watch(self.go_on(&site, &guard)).await;
@@ -142,6 +143,9 @@ impl Job for Put {
             let names = Names::new(&target.path, &self.options.user);
             let site = Site::new(&link.host(), names, connection, files);
             site.prove_shell_meanwhile(&self.monitor);
+            if !self.options.dry_run {
+                self.transfer.open_channel(&site);
+            }
             let done = self.look_first(&site, &target).await?;
             Ok((site, target, done))
         };
@@ -150,16 +154,30 @@ impl Job for Put {
             return Ok(report);
         }
         self.open_further(link, &site);
+        // Where it is not known how the target can be replaced, that is found out first.
+        // And who had to wait for the lock looks again before anything is sent.
+        if self.request.nothing_there && (target.attributes.is_none() || site.files.features().posix_rename) {
+            let made = self.request.made();
+            let before = target.attributes.map_or(Baseline::Absent, |attributes| baseline(&attributes));
+            self.transfer.begin_early(&site, &self.source, made, self.hashed.as_ref(), before).await?;
+        }
         let note = SourceNote {
             name: self.source.description.name.clone(),
             identity: self.source.description.identity.to_string(),
         };
-        let guard =
-            Guard::acquire(&mut self.request, &site, note, &self.options.lock, &self.monitor, &stop).await?;
+        let (options, monitor) = (&self.options.lock, &self.monitor);
+        let guard = Guard::acquire(&mut self.request, &site, note, options, monitor, &stop).await;
+        if guard.is_err() {
+            self.transfer.give_up_early();
+        }
+        let guard = guard?;
         self.guard = Some(guard.clone());
         self.path = Some(target.path.clone());
-        guard.fence(&site, &self.monitor).await?;
-        guard.watch(self.begin(&site, &guard, target)).await
+        let (fenced, seen) = tokio::join!(guard.fence(&site, &self.monitor), target_now(&site));
+        fenced?;
+        // Where there was another run, it may have put its file in place meanwhile.
+        let seen = if guard.held.is_alone() { seen? } else { target_now(&site).await? };
+        guard.watch(self.begin(&site, &guard, target, seen)).await
     }
 }
 
@@ -167,8 +185,13 @@ impl Put {
     /// Whether there is anything to do, before anything is changed on the target.
     async fn look_first(&mut self, site: &Site, target: &Target) -> Result<Option<PutReport>, Failure> {
         let (parent, size) = (site.names.target().parent(), self.source.size());
-        let (state, room) = tokio::join!(temp::read(site, Phase::Survey), check_bytes(site, &parent, size));
+        let (state, room, lock) = tokio::join!(
+            temp::read(site, Phase::Survey),
+            check_bytes(site, &parent, size),
+            site.files.lstat(site.names.lock())
+        );
         let state = state?;
+        self.request.nothing_there = state.is_none() && lock.is_err_and(|error| error.is_not_found());
         state.as_ref().map_or(Ok(()), |state| state.check_version(site))?;
         let asked = Asked::find(site, &self.options, Some(&self.source), &self.monitor).await?;
         self.transfer.ask(asked);
@@ -236,8 +259,14 @@ impl Put {
 
     /// With the lock held and older runs fenced: what changed since the first look
     /// decides anew.
-    async fn begin(&mut self, site: &Site, guard: &Guard, target: Target) -> Result<PutReport, Failure> {
-        let (before, attributes) = target_now(site).await?;
+    async fn begin(
+        &mut self,
+        site: &Site,
+        guard: &Guard,
+        target: Target,
+        seen: (Baseline, Option<Attributes>),
+    ) -> Result<PutReport, Failure> {
+        let (before, attributes) = seen;
         let first_look = target.attributes.map_or(Baseline::Absent, |attributes| baseline(&attributes));
         if attributes.is_some() && first_look != before {
             let decision = decide(site, &self.source, attributes, None, &self.options, &self.monitor).await?;
@@ -268,11 +297,12 @@ impl Put {
     async fn go_on(&mut self, site: &Site, guard: &Guard) -> Result<PutReport, Failure> {
         guard.fence(site, &self.monitor).await?;
         if !self.transfer.has_begun() {
-            let (_, attributes) = target_now(site).await?;
-            return self.begin(site, guard, Target { path: site.names.target().clone(), attributes }).await;
+            let seen = target_now(site).await?;
+            let target = Target { path: site.names.target().clone(), attributes: seen.1 };
+            return self.begin(site, guard, target, seen).await;
         }
         if self.transfer.was_committed(site).await? {
-            return self.transfer.after_commit(site, guard).await;
+            return self.transfer.after_commit(site, guard, None).await;
         }
         self.transfer.run(site, guard, Some(&self.source)).await
     }

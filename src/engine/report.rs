@@ -20,7 +20,9 @@ pub enum VerifiedBy {
     Sha256Target,
     Sha256Readback,
     MacTarget,
+    MacReadback,
     CrcTarget,
+    CrcReadback,
     Size,
 }
 

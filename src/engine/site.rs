@@ -10,8 +10,11 @@ use tokio::time::timeout;
 
 use super::failure::{Failure, Phase};
 use super::monitor::{Level, Monitor, Notice};
-use super::probe::{Shell, Witness, probe};
+use super::options::VerifyMethod;
+use super::probe::{Fast, HashProgram, Shell, Witness, probe, probe_fast};
+use crate::model::checksum::Method;
 use crate::model::escape::printable;
+use crate::model::gmac::Key;
 use crate::model::names::Names;
 use crate::model::remote_path::RemotePath;
 use crate::remote::{Connection, Files, RemoteError, RemoteErrorKind};
@@ -37,6 +40,7 @@ pub struct Site {
     /// The channel for everything but bulk data.
     pub files: Arc<dyn Files>,
     shell: Arc<OnceCell<Option<Shell>>>,
+    fast: Arc<OnceCell<Fast>>,
     proving: Arc<OnceLock<Proving>>,
     /// The server opens no further file channel.
     one_channel: Arc<AtomicBool>,
@@ -50,6 +54,7 @@ impl Site {
             connection,
             files,
             shell: Arc::default(),
+            fast: Arc::default(),
             proving: Arc::default(),
             one_channel: Arc::default(),
         }
@@ -126,6 +131,37 @@ impl Site {
             }
         };
         self.shell.get_or_init(prove).await.as_ref()
+    }
+
+    /// What `--verify fast` can do here, asked once.
+    async fn fast(&self, monitor: &Arc<dyn Monitor>) -> Fast {
+        if self.shell(monitor).await.is_none() {
+            return Fast::default();
+        }
+        *self.fast.get_or_init(|| probe_fast(self.connection.as_ref())).await
+    }
+
+    /// How the content of an upload is to be proven: as was asked for, where the target has a
+    /// program for it. What has to be read back anyway goes fast by GMAC.
+    pub async fn method(&self, verify: VerifyMethod, key: Key, monitor: &Arc<dyn Monitor>) -> Method {
+        if verify != VerifyMethod::Fast {
+            return Method::Sha256;
+        }
+        match self.fast(monitor).await {
+            Fast { gmac: true, .. } => Method::Gmac(key),
+            Fast { crc: true, .. } => Method::Crc,
+            _ if self.program(Method::Sha256, monitor).await.is_some() => Method::Sha256,
+            _ => Method::Gmac(key),
+        }
+    }
+
+    /// The program that computes it on the target.
+    pub async fn program(&self, method: Method, monitor: &Arc<dyn Monitor>) -> Option<HashProgram> {
+        match method {
+            Method::Sha256 => self.shell(monitor).await.and_then(|shell| shell.hash),
+            Method::Gmac(_) => self.fast(monitor).await.gmac.then_some(HashProgram::OpenSslGmac),
+            Method::Crc => self.fast(monitor).await.crc.then_some(HashProgram::PosixCksum),
+        }
     }
 
     /// The same connection, and other names on the target.

@@ -16,8 +16,10 @@ use tokio::task::spawn_blocking;
 
 use super::failure::{Failure, FailureKind, Phase};
 use super::fleet::window::{Block, Window};
-use crate::model::digest::Chain;
+use super::random::mac_key;
+use crate::model::checksum::Chain;
 use crate::model::escape::printable;
+use crate::model::gmac::Key;
 use crate::model::identity::SourceIdentity;
 use crate::model::manifest::SourceDescription;
 use crate::remote::files::Times;
@@ -37,6 +39,8 @@ pub struct Source {
     sharing: Option<Sharing>,
     pub description: SourceDescription,
     pub times: Times,
+    /// For a MAC of it; the same for all hosts, so that what one computed serves all.
+    pub mac_key: Key,
 }
 
 #[derive(Debug)]
@@ -103,6 +107,7 @@ impl Source {
                 mode: metadata.mode() & 0o7777,
             },
             times: Times { accessed: seconds(metadata.atime()), modified: seconds(metadata.mtime()) },
+            mac_key: mac_key()?,
         })
     }
 
@@ -142,19 +147,20 @@ impl Source {
 
     /// Reads exactly `length` bytes and takes them through `chain` on the way.
     pub async fn read(&self, offset: u64, length: usize, chain: Chain) -> Result<(Bytes, Chain), Failure> {
-        let Some(sharing) = &self.sharing else { return self.read_file(offset, length, Some(chain)).await };
+        let Some(sharing) = &self.sharing else {
+            return self.read_and_hash(offset, length, chain).await;
+        };
         let place = self.place(sharing, length).await?;
         let window = &sharing.window;
         let block = window.block(offset, length);
         let mut after = window.after(offset, length, &chain);
         let reading = async {
-            let wanted = if after.is_none() { Some(chain.clone()) } else { None };
-            let hashes = wanted.is_some();
-            let (bytes, hashed) = self.read_file(offset, length, wanted).await?;
-            if hashes {
-                window.remember(offset, length, &chain, &hashed);
-                after = Some(hashed);
+            if after.is_some() {
+                return self.read_again(offset, length).await;
             }
+            let (bytes, hashed) = self.read_and_hash(offset, length, chain.clone()).await?;
+            window.remember(offset, length, &chain, &hashed);
+            after = Some(hashed);
             Ok::<_, Failure>(bytes)
         };
         let bytes = block.content.get_or_try_init(|| reading).await?.clone();
@@ -173,7 +179,7 @@ impl Source {
     /// Reads again what was hashed already, for a piece that was lost on the way. It waits
     /// for nothing that is to be sent after it.
     pub async fn read_again(&self, offset: u64, length: usize) -> Result<Bytes, Failure> {
-        Ok(self.read_file(offset, length, None).await?.0)
+        self.read_file(offset, length, |_, bytes| bytes).await
     }
 
     /// As [`Source::read`], for whoever does not want the bytes: what was hashed for one
@@ -192,20 +198,32 @@ impl Source {
         permit.map_err(|error| self.broke_off(&error))
     }
 
-    /// `None` hashes nothing.
-    async fn read_file(
+    async fn read_and_hash(
         &self,
         offset: u64,
         length: usize,
-        chain: Option<Chain>,
+        chain: Chain,
     ) -> Result<(Bytes, Chain), Failure> {
+        let hash = |opened: &Opened, bytes: Bytes| {
+            let chain = opened.hash(&bytes, chain);
+            (bytes, chain)
+        };
+        self.read_file(offset, length, hash).await
+    }
+
+    /// `then` is done with the bytes on the same thread.
+    async fn read_file<T: Send + 'static>(
+        &self,
+        offset: u64,
+        length: usize,
+        then: impl FnOnce(&Opened, Bytes) -> T + Send + 'static,
+    ) -> Result<T, Failure> {
         let opened = self.opened.clone();
         let task = spawn_blocking(move || {
             let mut buffer = BytesMut::zeroed(length);
             opened.file.read_exact_at(&mut buffer, offset)?;
             opened.bytes_read.fetch_add(length as u64, Ordering::Relaxed);
-            let chain = chain.map(|chain| opened.hash(&buffer, chain)).unwrap_or_default();
-            std::io::Result::Ok((buffer.freeze(), chain))
+            std::io::Result::Ok(then(&opened, buffer.freeze()))
         });
         match task.await {
             Ok(Ok(read)) => Ok(read),
@@ -274,6 +292,7 @@ fn identity(metadata: &std::fs::Metadata) -> SourceIdentity {
 mod tests {
     use super::super::fleet::window::WINDOW_BYTES;
     use super::*;
+    use crate::model::checksum::Method;
     use std::io::Write;
 
     /// A source of so many bytes, no two blocks of it alike.
@@ -286,7 +305,7 @@ mod tests {
     }
 
     async fn read_all(source: &Source) -> String {
-        let (mut at, mut chain) = (0, Chain::new());
+        let (mut at, mut chain) = (0, Chain::new(Method::Sha256));
         while at < source.size() {
             let length = READ_BYTES.min((source.size() - at) as usize);
             let (bytes, after) = source.read(at, length, chain).await.expect("read");
@@ -320,14 +339,14 @@ mod tests {
         assert_eq!(read_all(&source.for_host()).await, first);
         assert_eq!(source.usage(), Usage { bytes_read: 2 * size, bytes_hashed: size });
         // Who only hashes does not even read.
-        let mut chain = Chain::new();
+        let mut chain = Chain::new(Method::Sha256);
         for at in (0..size).step_by(READ_BYTES) {
             chain = source.hash(at, READ_BYTES, chain).await.expect("hashed");
         }
         assert_eq!(chain.finish().to_string(), first);
         assert_eq!(source.usage(), Usage { bytes_read: 2 * size, bytes_hashed: size });
         // From another state than the file's own, hashing is done anew.
-        let (_, other) = source.read(64, 64, Chain::new()).await.expect("read");
+        let (_, other) = source.read(64, 64, Chain::new(Method::Sha256)).await.expect("read");
         assert_eq!(other.hashed(), 64);
         assert_eq!(source.usage().bytes_hashed, size + 64);
     }
@@ -339,9 +358,9 @@ mod tests {
         let (slow, fast) = (source.for_host(), source.for_host());
         let mut kept = Vec::new();
         for at in (0..MIN_UNSENT_BYTES).step_by(READ_BYTES) {
-            kept.push(slow.read(at as u64, READ_BYTES, Chain::new()).await.expect("read").0);
+            kept.push(slow.read(at as u64, READ_BYTES, Chain::new(Method::Sha256)).await.expect("read").0);
         }
-        let next = slow.read(MIN_UNSENT_BYTES as u64, READ_BYTES, Chain::new());
+        let next = slow.read(MIN_UNSENT_BYTES as u64, READ_BYTES, Chain::new(Method::Sha256));
         tokio::pin!(next);
         assert!(futures_util::poll!(next.as_mut()).is_pending());
         read_all(&fast).await;

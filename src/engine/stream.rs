@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use super::asked::Asked;
 use super::attempts::{self, Job};
-use super::commit::{Dress, Dressed, Replace, commit, mode_of, prove_replace, target_now};
+use super::commit::{Dress, Dressed, Ground, Replace, commit, mode_of, prove_replace, target_now};
 use super::connect::{Link, or_stopped};
 use super::decide::may_replace;
 use super::failure::{Failure, FailureKind, Phase};
@@ -36,7 +36,8 @@ use super::space::check_bytes;
 use super::stop::Stop;
 use super::temp;
 use super::upload::Window;
-use crate::model::digest::{Chain, Digest};
+use crate::model::checksum::{Checksum, Method};
+use crate::model::digest::{Digest, Sha256Chain};
 use crate::model::lock_file::SourceNote;
 use crate::model::manifest::Baseline;
 use crate::model::names::Names;
@@ -98,7 +99,7 @@ pub async fn put_stream(
         read: 0,
         acknowledged: 0,
         at_end: false,
-        chain: Chain::new(),
+        chain: Sha256Chain::new(),
         kept: VecDeque::new(),
         done: None,
         dressed: Dressed::default(),
@@ -121,7 +122,7 @@ struct Stream {
     read: u64,
     acknowledged: u64,
     at_end: bool,
-    chain: Chain,
+    chain: Sha256Chain,
     /// What was read and is not acknowledged, by offset.
     kept: VecDeque<(u64, Bytes)>,
     done: Option<Done>,
@@ -259,8 +260,8 @@ impl Stream {
             asked: begun.asked,
         };
         let monitor = self.monitor.as_ref();
-        self.dressed =
-            commit(site, &guard.held, &begun.merged, begun.before, begun.replace, dress, monitor).await?;
+        let ground = Ground::lay(site, &begun.merged).await?;
+        self.dressed = commit(site, &guard.held, ground, begun.before, begun.replace, dress, monitor).await?;
         self.after_commit(site, guard).await
     }
 
@@ -338,9 +339,10 @@ impl Stream {
             return Ok(Done { digest, verified_by: VerifiedBy::Size });
         }
         self.monitor.phase(Phase::Verify, 0, self.read);
-        let hashed = hash_on_target(site, merged, self.read, By::Either, Phase::Verify, &self.monitor);
+        let hashed =
+            hash_on_target(site, merged, self.read, Method::Sha256, By::Either, Phase::Verify, &self.monitor);
         let (found, verified_by) = hashed.await?;
-        if found == digest {
+        if found == Checksum::Sha256(digest) {
             return Ok(Done { digest, verified_by });
         }
         Err(Failure::new(
@@ -361,8 +363,9 @@ impl Stream {
             Err(error) => return Err(Failure::remote(Phase::Commit, site.place(), &error)),
         }
         let target = site.names.target();
-        let hashed = hash_on_target(site, target, self.read, By::Either, Phase::Verify, &self.monitor);
-        Ok(hashed.await?.0 == done.digest)
+        let hashed =
+            hash_on_target(site, target, self.read, Method::Sha256, By::Either, Phase::Verify, &self.monitor);
+        Ok(hashed.await?.0 == Checksum::Sha256(done.digest))
     }
 
     async fn after_commit(&self, site: &Site, guard: &Guard) -> Result<PutReport, Failure> {

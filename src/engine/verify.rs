@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use super::along::Along;
 use super::failure::{Failure, FailureKind, Phase};
-use super::hash::{By, hash_on_target};
+use super::hash::{By, by_target, hash_on_target};
 use super::io::read_range;
 use super::monitor::Monitor;
 use super::options::VerifyMethod;
 use super::report::VerifiedBy;
 use super::site::Site;
-use crate::model::digest::Digest;
+use crate::model::checksum::Checksum;
 use crate::model::manifest::Manifest;
 use crate::model::remote_path::RemotePath;
 use crate::remote::files::{OpenMode, SetAttributes};
@@ -23,25 +22,26 @@ pub enum Verified {
     Damaged(Vec<u64>),
 }
 
-/// Compares the merged file at `path` with what the manifest says of the source.
+/// The merged file, complete.
+pub struct Merged<'a> {
+    pub path: &'a RemotePath,
+    /// As seen just now; `None` where the server does not tell.
+    pub size: Option<u64>,
+    /// What was hashed along with the upload: the first bytes, as many as there should be.
+    pub hashed: Option<Checksum>,
+}
+
+/// Compares the merged file with what the manifest says of the source.
 pub async fn verify(
     site: &Site,
-    path: &RemotePath,
+    merged: Merged<'_>,
     manifest: &Manifest,
     method: VerifyMethod,
-    along: Option<Along>,
     monitor: &Arc<dyn Monitor>,
 ) -> Result<Verified, Failure> {
+    let Merged { path, size: found, hashed } = merged;
     let size = manifest.geometry().size();
-    let expected = digest_of(site, manifest)?;
-    let hashed = async {
-        match along {
-            Some(along) => along.finish(site, monitor).await,
-            None => None,
-        }
-    };
-    let (found, hashed) = tokio::join!(site.files.lstat(path), hashed);
-    let found = found.map_err(site.failed(Phase::Verify))?.size;
+    let (kind, expected) = (manifest.method(), checksum_of(site, manifest)?);
     if found.is_some_and(|found| found > size) {
         // What follows the last chunk is nobody's.
         let cut = SetAttributes { size: Some(size), ..SetAttributes::default() };
@@ -52,10 +52,11 @@ pub async fn verify(
             return Ok(Verified::Good(VerifiedBy::Size));
         }
         if hashed == Some(expected) {
-            return Ok(Verified::Good(VerifiedBy::Sha256Target));
+            return Ok(Verified::Good(by_target(kind)));
         }
-        let (digest, by) = hash_on_target(site, path, size, By::Either, Phase::Verify, monitor).await?;
-        if digest == expected {
+        let hashed = hash_on_target(site, path, size, kind, By::Either, Phase::Verify, monitor);
+        let (found, by) = hashed.await?;
+        if found == expected {
             return Ok(Verified::Good(by));
         }
     }
@@ -64,26 +65,27 @@ pub async fn verify(
         return Ok(Verified::Damaged(damaged));
     }
     // What is read back is right: the program on the target hashed something else.
-    let (digest, by) = hash_on_target(site, path, size, By::Readback, Phase::Verify, monitor).await?;
-    if digest == expected {
+    let hashed = hash_on_target(site, path, size, kind, By::Readback, Phase::Verify, monitor);
+    let (found, by) = hashed.await?;
+    if found == expected {
         return Ok(Verified::Good(by));
     }
     Err(Failure::new(
         FailureKind::Verification,
         Phase::Verify,
         site.place_of(path),
-        format!("the merged file's SHA-256 is {digest}, the source's is {expected}"),
+        format!("the merged file's {kind} is {found}, the source's is {expected}"),
     )
     .next_step("run the same command again; if it stays so, look at the target's disk"))
 }
 
-fn digest_of(site: &Site, manifest: &Manifest) -> Result<Digest, Failure> {
-    manifest.digest().ok_or_else(|| {
+fn checksum_of(site: &Site, manifest: &Manifest) -> Result<Checksum, Failure> {
+    manifest.checksum().ok_or_else(|| {
         Failure::new(
             FailureKind::Verification,
             Phase::Verify,
             site.place(),
-            "the source's SHA-256 is not known yet, since not all of it was read",
+            "the source's checksum is not known yet, since not all of it was read",
         )
         .next_step("run haul put again with the source")
     })

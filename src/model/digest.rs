@@ -42,46 +42,36 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// SHA-256's eight words after a whole number of blocks, big-endian.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct ChainState(pub [u8; 32]);
-
-impl fmt::Debug for ChainState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&Digest(self.0), f)
-    }
-}
-
 /// Hashes a file from its start or from a known state.
 #[derive(Debug, Clone, Default)]
-pub struct Chain {
+pub struct Sha256Chain {
     hasher: Sha256,
     hashed: u64,
 }
 
-impl Chain {
-    pub fn new() -> Chain {
-        Chain::default()
+impl Sha256Chain {
+    pub fn new() -> Sha256Chain {
+        Sha256Chain::default()
     }
 
-    /// Goes on from `state`, reached after `offset` bytes; `None` when `offset` does
-    /// not lie between two blocks.
-    pub fn resume(state: ChainState, offset: u64) -> Option<Chain> {
+    /// Goes on from `state`, SHA-256's eight words, big-endian, as they were after `offset`
+    /// bytes; `None` when `offset` does not lie between two blocks.
+    pub fn resume(state: [u8; 32], offset: u64) -> Option<Sha256Chain> {
         if !offset.is_multiple_of(64) {
             return None;
         }
         if offset == 0 {
-            return Some(Chain::new());
+            return Some(Sha256Chain::new());
         }
         let mut serialized = Sha256::new().serialize();
-        for (word, bytes) in state.0.chunks_exact(4).enumerate() {
+        for (word, bytes) in state.chunks_exact(4).enumerate() {
             for (i, byte) in bytes.iter().rev().enumerate() {
                 serialized[word * 4 + i] = *byte;
             }
         }
         serialized[32..40].copy_from_slice(&(offset / 64).to_le_bytes());
         let hasher = Sha256::deserialize(&serialized).ok()?;
-        Some(Chain { hasher, hashed: offset })
+        Some(Sha256Chain { hasher, hashed: offset })
     }
 
     pub fn update(&mut self, data: &[u8]) {
@@ -89,12 +79,8 @@ impl Chain {
         self.hashed += data.len() as u64;
     }
 
-    pub fn hashed(&self) -> u64 {
-        self.hashed
-    }
-
     /// The state here; `None` inside a block.
-    pub fn state(&self) -> Option<ChainState> {
+    pub fn state(&self) -> Option<[u8; 32]> {
         if !self.hashed.is_multiple_of(64) {
             return None;
         }
@@ -105,7 +91,7 @@ impl Chain {
                 *byte = serialized[word * 4 + i];
             }
         }
-        Some(ChainState(state))
+        Some(state)
     }
 
     pub fn finish(self) -> Digest {
@@ -121,16 +107,16 @@ mod tests {
     fn a_chain_goes_on_where_it_was() {
         let data: Vec<u8> = (0..100_000u32).map(|n| (n * 7 % 251) as u8).collect();
         let whole = {
-            let mut chain = Chain::new();
+            let mut chain = Sha256Chain::new();
             chain.update(&data);
             chain.finish()
         };
         assert_eq!(whole.0[..], Sha256::digest(&data)[..]);
         for cut in [0, 64, 4096, 64 * 1500] {
-            let mut first = Chain::new();
+            let mut first = Sha256Chain::new();
             first.update(&data[..cut]);
             let state = first.state().expect("between two blocks");
-            let mut second = Chain::resume(state, cut as u64).expect("between two blocks");
+            let mut second = Sha256Chain::resume(state, cut as u64).expect("between two blocks");
             second.update(&data[cut..]);
             assert_eq!(second.finish(), whole, "cut at {cut}");
         }
@@ -138,17 +124,17 @@ mod tests {
 
     #[test]
     fn the_state_is_the_eight_words_of_the_standard() {
-        let start = Chain::new().state().expect("nothing hashed yet");
-        assert_eq!(start.0[..4], 0x6a09_e667u32.to_be_bytes());
-        assert_eq!(start.0[28..], 0x5be0_cd19u32.to_be_bytes());
+        let start = Sha256Chain::new().state().expect("nothing hashed yet");
+        assert_eq!(start[..4], 0x6a09_e667u32.to_be_bytes());
+        assert_eq!(start[28..], 0x5be0_cd19u32.to_be_bytes());
     }
 
     #[test]
     fn no_state_inside_a_block() {
-        let mut chain = Chain::new();
+        let mut chain = Sha256Chain::new();
         chain.update(b"abc");
         assert_eq!(chain.state(), None);
-        assert!(Chain::resume(ChainState([0; 32]), 3).is_none());
+        assert!(Sha256Chain::resume([0; 32], 3).is_none());
     }
 
     #[test]

@@ -3,12 +3,16 @@
 //! A text header, then one line a chunk: line n is the state of SHA-256 after chunk n,
 //! and the last chunk's line is the SHA-256 of the whole file. Chunks are hashed in
 //! order, so what is known is always a prefix, and a line's place follows from n.
+//! Instead of SHA-256 it may be another method: then the header names it, and the version
+//! is one that takes no such state for SHA-256's.
 
 use std::fmt::Write;
 
+use super::checksum::{Chain, ChainState, Checksum, Method};
 use super::chunk::{ChunkSize, Geometry};
-use super::digest::{Chain, ChainState, Digest};
+use super::digest::Digest;
 use super::escape::{decode_line, encode_line};
+use super::gmac::Key;
 use super::identity::SourceIdentity;
 
 /// Bytes of a chunk's line: 64 hexadecimal digits and a line feed.
@@ -18,7 +22,10 @@ pub const MAX_CHUNKS: u64 = 200_000;
 /// The largest manifest that is read.
 pub const MAX_BYTES: u64 = MAX_CHUNKS * LINE_BYTES + MAX_HEADER_BYTES as u64;
 const MAX_HEADER_BYTES: usize = 4096;
+/// With SHA-256.
 const FIRST_LINE: &str = "haul-manifest: 1";
+/// With the method that its `checksum` line names.
+const FIRST_LINE_OF_OTHER_METHODS: &str = "haul-manifest: 2";
 const LAST_HEADER_LINE: &str = "chunk-lines:";
 
 /// What stood at the target when the upload began. A resume that still finds it there
@@ -64,6 +71,7 @@ pub struct SourceDescription {
 pub struct Manifest {
     pub source: SourceDescription,
     pub baseline: Baseline,
+    method: Method,
     geometry: Geometry,
     lines: Vec<[u8; 32]>,
 }
@@ -92,9 +100,18 @@ impl std::error::Error for ManifestError {}
 
 impl Manifest {
     /// Of an upload that begins; nothing is hashed yet. The size is the identity's.
-    pub fn new(source: SourceDescription, chunk_size: ChunkSize, baseline: Baseline) -> Manifest {
+    pub fn new(
+        source: SourceDescription,
+        chunk_size: ChunkSize,
+        baseline: Baseline,
+        method: Method,
+    ) -> Manifest {
         let geometry = Geometry::new(source.identity.size, chunk_size);
-        Manifest { source, baseline, geometry, lines: Vec::new() }
+        Manifest { source, baseline, method, geometry, lines: Vec::new() }
+    }
+
+    pub fn method(&self) -> Method {
+        self.method
     }
 
     pub fn geometry(&self) -> Geometry {
@@ -109,10 +126,10 @@ impl Manifest {
     /// The chain as it stood before chunk `n`, to go on from; `None` when not known.
     pub fn chain_before(&self, n: u64) -> Option<Chain> {
         if n == 1 {
-            return Some(Chain::new());
+            return Some(Chain::new(self.method));
         }
-        let state = self.line(n.checked_sub(1)?)?;
-        Chain::resume(ChainState(state), self.geometry.end(n - 1))
+        let state = ChainState { method: self.method, line: self.line(n.checked_sub(1)?)? };
+        Chain::resume(state, self.geometry.end(n - 1))
     }
 
     /// Whether `chain`, having gone through chunk `n`, agrees with the manifest.
@@ -131,11 +148,11 @@ impl Manifest {
         Some(text_line(&line))
     }
 
-    /// The SHA-256 of the whole file once the last chunk is known.
-    pub fn digest(&self) -> Option<Digest> {
+    /// Of the whole file once the last chunk is known.
+    pub fn checksum(&self) -> Option<Checksum> {
         match self.geometry.chunks() {
-            0 => Some(Chain::new().finish()),
-            last => self.line(last).map(Digest),
+            0 => Some(Chain::new(self.method).finish()),
+            last => self.line(last).map(|line| Checksum::from_line(self.method, line)),
         }
     }
 
@@ -144,13 +161,13 @@ impl Manifest {
     }
 
     fn line_of(&self, n: u64, chain: &Chain) -> Option<[u8; 32]> {
-        if chain.hashed() != self.geometry.end(n) {
+        if chain.hashed() != self.geometry.end(n) || chain.method() != self.method {
             return None;
         }
         if n == self.geometry.chunks() {
-            return Some(chain.clone().finish().0);
+            return Some(chain.clone().finish().to_line());
         }
-        chain.state().map(|state| state.0)
+        chain.state().map(|state| state.line)
     }
 
     /// Where the line of chunk `n` stands in the file.
@@ -160,13 +177,15 @@ impl Manifest {
 
     fn header(&self) -> String {
         let name = encode_line(&self.source.name);
+        let first_line = if self.method == Method::Sha256 { FIRST_LINE } else { FIRST_LINE_OF_OTHER_METHODS };
         format!(
-            "{FIRST_LINE}\nsource-name: {name}\nsource-identity: {}\nsource-mode: {:o}\ntarget-before: {}\nsize: {}\nchunk-size: {}\n{LAST_HEADER_LINE}\n",
+            "{first_line}\nsource-name: {name}\nsource-identity: {}\nsource-mode: {:o}\ntarget-before: {}\nsize: {}\nchunk-size: {}\n{}{LAST_HEADER_LINE}\n",
             self.source.identity,
             self.source.mode,
             self.baseline.encode(),
             self.geometry.size(),
             self.geometry.chunk_size().bytes(),
+            method_line(self.method),
         )
     }
 
@@ -181,7 +200,8 @@ impl Manifest {
         let end_of_header = format!("\n{LAST_HEADER_LINE}\n");
         let looked_at = &bytes[..bytes.len().min(MAX_HEADER_BYTES)];
         let first_line = looked_at.split(|b| *b == b'\n').next().unwrap_or_default();
-        if first_line != FIRST_LINE.as_bytes() {
+        let other_method = first_line == FIRST_LINE_OF_OTHER_METHODS.as_bytes();
+        if first_line != FIRST_LINE.as_bytes() && !other_method {
             let other = first_line.starts_with(b"haul-manifest: ") && looked_at.contains(&b'\n');
             return Err(if other { ManifestError::OtherVersion } else { ManifestError::Torn });
         }
@@ -204,7 +224,12 @@ impl Manifest {
         let size: u64 = field("size")?.parse().map_err(|_| ManifestError::Inconsistent)?;
         let chunk_bytes: u64 = field("chunk-size")?.parse().map_err(|_| ManifestError::Inconsistent)?;
         let chunk_size = ChunkSize::new(chunk_bytes).map_err(|_| ManifestError::Inconsistent)?;
-        let mut manifest = Manifest::new(SourceDescription { name, identity, mode }, chunk_size, baseline);
+        let method = match other_method {
+            true => parse_method(field("checksum")?).ok_or(ManifestError::Inconsistent)?,
+            false => Method::Sha256,
+        };
+        let description = SourceDescription { name, identity, mode };
+        let mut manifest = Manifest::new(description, chunk_size, baseline, method);
         if size != identity.size || chunk_size.bytes() != chunk_bytes {
             return Err(ManifestError::Inconsistent);
         }
@@ -218,6 +243,23 @@ impl Manifest {
             manifest.lines.push(digest.0);
         }
         Ok(manifest)
+    }
+}
+
+/// Nothing for SHA-256, as in version 1.
+fn method_line(method: Method) -> String {
+    match method {
+        Method::Sha256 => String::new(),
+        Method::Crc => "checksum: crc\n".to_owned(),
+        Method::Gmac(key) => format!("checksum: gmac-aes128 {}\n", key.to_hex()),
+    }
+}
+
+fn parse_method(text: &str) -> Option<Method> {
+    match text.split_once(' ') {
+        None => (text == "crc").then_some(Method::Crc),
+        Some(("gmac-aes128", key)) => Key::parse(key.as_bytes()).map(Method::Gmac),
+        Some(_) => None,
     }
 }
 
@@ -240,14 +282,21 @@ mod tests {
         }
     }
 
+    const METHODS: [Method; 3] = [Method::Sha256, Method::Gmac(Key([0xa5; 16])), Method::Crc];
+
     fn filled(data: &[u8]) -> Manifest {
+        filled_by(Method::Sha256, data)
+    }
+
+    fn filled_by(method: Method, data: &[u8]) -> Manifest {
         let chunk_size = ChunkSize::new(4096).expect("a size");
         let mut manifest = Manifest::new(
             description(data.len() as u64),
             chunk_size,
             Baseline::Present { size: 1, modified: 2 },
+            method,
         );
-        let mut chain = Chain::new();
+        let mut chain = Chain::new(method);
         for n in 1..=manifest.geometry().chunks() {
             let range = manifest.geometry().range(n);
             chain.update(&data[range.start as usize..range.end as usize]);
@@ -259,13 +308,15 @@ mod tests {
     #[test]
     fn reads_what_it_writes() {
         let data = vec![7; 10_000];
-        let manifest = filled(&data);
-        let text = manifest.encode();
-        assert_eq!(Manifest::parse(text.as_bytes()), Ok(manifest.clone()));
-        let mut whole = Chain::new();
-        whole.update(&data);
-        assert_eq!(manifest.digest(), Some(whole.finish()));
-        assert_eq!(text.len() as u64, manifest.line_offset(4));
+        for method in METHODS {
+            let manifest = filled_by(method, &data);
+            let text = manifest.encode();
+            assert_eq!(Manifest::parse(text.as_bytes()), Ok(manifest.clone()));
+            let mut whole = Chain::new(method);
+            whole.update(&data);
+            assert_eq!(manifest.checksum(), Some(whole.finish()));
+            assert_eq!(text.len() as u64, manifest.line_offset(4));
+        }
     }
 
     #[test]
@@ -298,22 +349,24 @@ mod tests {
     #[test]
     fn each_chunk_is_proven_on_its_own() {
         let mut data = vec![7; 10_000];
-        let manifest = filled(&data);
+        let manifests = METHODS.map(|method| filled_by(method, &data));
         data[5000] = 8;
-        let agrees: Vec<bool> = (1..=3)
-            .map(|n| {
-                let range = manifest.geometry().range(n);
-                let mut chain = manifest.chain_before(n).expect("known");
-                chain.update(&data[range.start as usize..range.end as usize]);
-                manifest.agrees(n, &chain)
-            })
-            .collect();
-        assert_eq!(agrees, [true, false, true]);
+        for manifest in manifests {
+            let agrees: Vec<bool> = (1..=3)
+                .map(|n| {
+                    let range = manifest.geometry().range(n);
+                    let mut chain = manifest.chain_before(n).expect("known");
+                    chain.update(&data[range.start as usize..range.end as usize]);
+                    manifest.agrees(n, &chain)
+                })
+                .collect();
+            assert_eq!(agrees, [true, false, true], "{:?}", manifest.method());
+        }
     }
 
     #[test]
     fn other_versions_and_nonsense() {
-        assert_eq!(Manifest::parse(b"haul-manifest: 2\n"), Err(ManifestError::OtherVersion));
+        assert_eq!(Manifest::parse(b"haul-manifest: 3\n"), Err(ManifestError::OtherVersion));
         assert_eq!(Manifest::parse(b""), Err(ManifestError::Torn));
         let text = filled(&[7; 100]).encode();
         let lying = text.replace("size: 100", "size: 101");
@@ -323,9 +376,25 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_file_has_a_digest_and_no_lines() {
+    fn only_another_method_takes_the_second_version() {
+        let data = [7; 10_000];
+        assert!(filled(&data).encode().starts_with("haul-manifest: 1\n"));
+        let text = filled_by(METHODS[1], &data).encode();
+        assert!(text.starts_with("haul-manifest: 2\n"));
+        for wrong in ["checksum: gmac-aes128 a5", "checksum: md5", "checksum: crc 1", "sum: crc"] {
+            let key = format!("checksum: gmac-aes128 {}", "a5".repeat(16));
+            let text = text.replace(&key, wrong);
+            assert_eq!(Manifest::parse(text.as_bytes()), Err(ManifestError::Inconsistent), "{wrong}");
+        }
+        // What another method came to proves nothing here.
+        let mut manifest = filled_by(METHODS[1], &[]);
+        assert_eq!(manifest.note(1, &Chain::new(Method::Sha256)), None);
+    }
+
+    #[test]
+    fn an_empty_file_has_a_checksum_and_no_lines() {
         let manifest = filled(&[]);
-        assert_eq!(manifest.digest(), Some(Chain::new().finish()));
+        assert_eq!(manifest.checksum(), Some(Chain::new(Method::Sha256).finish()));
         assert_eq!(Manifest::parse(manifest.encode().as_bytes()), Ok(manifest));
     }
 

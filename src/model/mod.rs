@@ -1,9 +1,12 @@
 //! Pure decisions and formats: no tokio, no files, no clock.
 
+pub mod checksum;
 pub mod chunk;
+pub mod crc;
 pub mod digest;
 pub mod escape;
 pub mod exec;
+pub mod gmac;
 pub mod identity;
 pub mod lock_file;
 pub mod manifest;

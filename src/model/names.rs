@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::digest::{Chain, Digest};
+use super::digest::{Digest, Sha256Chain};
 use super::remote_path::RemotePath;
 use super::run_id::RunId;
 
@@ -223,6 +223,11 @@ impl RunNames {
         name.strip_prefix(b"fenced.").is_some_and(|k| !k.is_empty() && k.iter().all(u8::is_ascii_digit))
     }
 
+    /// Whether a name in a private directory is one of [`RunNames::merged`].
+    pub fn is_merged(name: &[u8]) -> bool {
+        name.strip_prefix(b"merged.").and_then(RunId::parse).is_some()
+    }
+
     /// An empty file that receipts are hard links to.
     pub fn receipt(&self) -> RemotePath {
         self.directory.join("receipt")
@@ -271,7 +276,7 @@ fn shortened(name: &[u8], limit: usize) -> Vec<u8> {
     if name.len() <= limit {
         return name.to_vec();
     }
-    let mut chain = Chain::new();
+    let mut chain = Sha256Chain::new();
     chain.update(name);
     let digest: Digest = chain.finish();
     let mut keep = limit.saturating_sub(17);

@@ -197,7 +197,7 @@ pub enum MergeArg {
 pub enum VerifyArg {
     /// On the target where it can hash, else by reading back
     Sha256,
-    /// A keyed MAC or a CRC where the target has a program for it
+    /// By a keyed MAC (OpenSSL 3 on the target), else by cksum's CRC; no SHA-256 is computed
     Fast,
     /// Only the size
     Size,

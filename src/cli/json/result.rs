@@ -145,7 +145,9 @@ fn verified_by(method: VerifiedBy) -> &'static str {
         VerifiedBy::Sha256Target => "sha256-target",
         VerifiedBy::Sha256Readback => "sha256-readback",
         VerifiedBy::MacTarget => "mac-target",
+        VerifiedBy::MacReadback => "mac-readback",
         VerifiedBy::CrcTarget => "crc-target",
+        VerifiedBy::CrcReadback => "crc-readback",
         VerifiedBy::Size => "size",
     }
 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use bytes::Bytes;
 use tokio::sync::OnceCell;
 
-use crate::model::digest::{Chain, ChainState};
+use crate::model::checksum::{Chain, ChainState};
 
 /// All blocks together, those in the hands of hosts included: what is not in use is kept
 /// for who comes a little later.
@@ -137,6 +137,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::checksum::Method;
 
     const BLOCK: usize = 1 << 20;
 
@@ -165,13 +166,13 @@ mod tests {
     #[test]
     fn a_step_counts_only_from_where_it_began() {
         let window = Window::default();
-        let (start, mut end) = (Chain::new(), Chain::new());
+        let (start, mut end) = (Chain::new(Method::Sha256), Chain::new(Method::Sha256));
         end.update(&[7; 100]);
         assert!(window.after(0, 100, &start).is_none());
         window.remember(0, 100, &start, &end);
         let known = window.after(0, 100, &start).expect("remembered");
         assert_eq!(known.finish(), end.finish());
-        let mut other = Chain::new();
+        let mut other = Chain::new(Method::Sha256);
         other.update(&[1; 64]);
         assert!(window.after(0, 100, &other).is_none());
         assert!(window.after(0, 64, &start).is_none());

@@ -137,7 +137,7 @@ impl Shared {
         }
         if let Some(handle) = handle {
             // Every beat that counts was acknowledged by its write.
-            let _ = session.close(handle).await;
+            let _ = session.close_unheard(handle).await;
         }
     }
 

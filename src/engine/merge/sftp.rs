@@ -10,6 +10,7 @@ use crate::engine::io::{
     publish, read_range, remove_all_if_there, remove_if_there, size_of_open, sync_if_possible, write_all,
 };
 use crate::engine::monitor::Monitor;
+use crate::engine::plant::{Plant, is_planted};
 use crate::engine::site::Site;
 use crate::model::chunk::Geometry;
 use crate::model::names::RunNames;
@@ -43,17 +44,22 @@ impl SftpMerge {
         let merged = self.run.merged(self.generation);
         let handle = self.site.files.open(&merged, OpenMode::READ_WRITE, None).await.map_err(&failed)?;
         let outcome = self.merge_all(&handle).await;
-        let closed = self.site.files.close(handle).await;
+        let closed = match outcome {
+            Ok(false) => self.site.files.close_unheard(handle).await,
+            _ => self.site.files.close(handle).await,
+        };
         outcome?;
         closed.map_err(&failed)
     }
 
-    async fn merge_all(&self, merged: &Handle) -> Result<(), Failure> {
+    /// Whether anything was written through the handle.
+    async fn merge_all(&self, merged: &Handle) -> Result<bool, Failure> {
         let chunks = self.geometry.chunks();
+        let mut written = false;
         loop {
             let from = self.board.merged();
             if from == chunks {
-                return Ok(());
+                return Ok(written);
             }
             self.board.wait_until(|found| ready(from, chunks, self.eager, found)).await;
             let mut batch = self.board.next(PLACED_BATCH);
@@ -64,13 +70,13 @@ impl SftpMerge {
             batch.truncate(length);
             let Some((last, _)) = batch.last().copied() else { continue };
             if last == chunks && how == Some(Published::Placed) {
-                self.check_size(merged, last).await?;
-                // Receipts say the same as a record would, and the commit syncs.
+                // Receipts say the same as a record would, and the commit looks and syncs.
                 self.board.merge(last);
-                return Ok(());
+                return Ok(written);
             }
             for (n, how) in &batch {
                 if *how == Published::Stored {
+                    written = true;
                     self.append(merged, *n).await?;
                     self.monitor.advance(Phase::Merge, self.geometry.length(*n));
                 }
@@ -79,6 +85,11 @@ impl SftpMerge {
             sync_if_possible(self.site.files.as_ref(), merged)
                 .await
                 .map_err(self.site.failed(Phase::Merge))?;
+            if is_planted(Plant::RemoveBeforeRecord) {
+                for (n, _) in &batch {
+                    self.remove_stored(*n).await?;
+                }
+            }
             write_record(&self.site, &self.run, self.geometry, last, self.generation).await?;
             if how == Some(Published::Stored) {
                 for (n, _) in &batch {
@@ -152,6 +163,20 @@ impl SftpMerge {
     async fn remove(&self, path: &RemotePath) -> Result<(), Failure> {
         remove_if_there(self.site.files.as_ref(), path).await.map_err(self.site.failed(Phase::Merge))
     }
+}
+
+/// Returns when there is something to merge. True: the rest is one batch of placed chunks,
+/// whose receipts say the same as a record would, and the commit looks and syncs.
+pub async fn nothing_but_placed(board: &Board, chunks: u64) -> bool {
+    let from = board.merged();
+    board.wait_until(|found| from == chunks || ready(from, chunks, false, found)).await;
+    let rest = board.next(PLACED_BATCH);
+    let placed = rest.iter().all(|(_, how)| *how == Published::Placed);
+    let all = from + rest.len() as u64 == chunks;
+    if all && placed {
+        board.merge(chunks);
+    }
+    all && placed
 }
 
 /// A batch of placed chunks is worth a sync only when it is full or the last; a stored

@@ -11,8 +11,8 @@ use super::{Event, Part, Piece};
 use crate::engine::board::Board;
 use crate::engine::failure::{Failure, FailureKind, Phase};
 use crate::engine::source::{READ_BYTES, Source};
+use crate::model::checksum::Chain;
 use crate::model::chunk::Geometry;
-use crate::model::digest::Chain;
 
 /// Bytes of stored chunks that may wait for the merge: what the target's disk holds
 /// twice at most.

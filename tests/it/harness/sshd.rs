@@ -431,7 +431,8 @@ impl Sshd {
         descendants(listener)
     }
 
-    fn pid(&self) -> u32 {
+    /// The listener.
+    pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("the server runs").id()
     }
 
@@ -597,14 +598,14 @@ fn marked_processes(marker: &str) -> Vec<u32> {
         .collect()
 }
 
-fn processes() -> impl Iterator<Item = u32> {
+pub fn processes() -> impl Iterator<Item = u32> {
     fs::read_dir("/proc")
         .expect("/proc")
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
 }
 
 /// The parent of a process that is no zombie.
-fn living_parent(pid: u32) -> Option<u32> {
+pub fn living_parent(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold anything, so the fields count from its end.
     let mut fields = stat[stat.rfind(')')? + 1..].split_whitespace();

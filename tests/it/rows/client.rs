@@ -150,6 +150,16 @@ impl Running {
         self.child.try_wait().expect("wait").is_none()
     }
 
+    /// Waits for the end. Gives the bytes that it asked for of files, by the kernel's books.
+    pub fn read_bytes_at_end(&mut self) -> u64 {
+        use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+        let pid = Pid::from_raw(self.pid().try_into().expect("a pid")).expect("a pid");
+        waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).expect("waitid");
+        let books = fs::read_to_string(format!("/proc/{}/io", self.pid())).expect("its books");
+        let read = books.lines().find_map(|line| line.strip_prefix("rchar: "));
+        read.expect("rchar").trim().parse().expect("a number")
+    }
+
     /// Waits for `condition`, which has to come true while haul runs.
     pub fn until(&mut self, what: &str, mut condition: impl FnMut() -> bool) {
         let begin = Instant::now();

@@ -10,6 +10,7 @@ mod connecting;
 mod demo;
 pub mod errors;
 mod everywhere;
+mod fast;
 mod hosts;
 mod interrupts;
 mod locks;

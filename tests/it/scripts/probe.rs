@@ -6,8 +6,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use haul::engine::job::{JobError, JobLimits, JobStatus, run_script};
-use haul::engine::probe::{HashError, HashProgram, NoShell, Shell, Witness, hash_file, probe};
-use haul::model::digest::{Chain, Digest};
+use haul::engine::probe::{
+    Fast, HashError, HashProgram, NoShell, Shell, Witness, hash_file, probe, probe_fast,
+};
+use haul::model::checksum::{Chain, Checksum, Method};
+use haul::model::gmac::Key;
 use haul::model::merge_script::{MergeState, Started, start_script};
 use haul::model::remote_path::RemotePath;
 use haul::model::shell::Script;
@@ -116,8 +119,8 @@ async fn a_greeting_does_not_hide_a_shell() {
     assert_eq!(probed(&*connection, &file).await.map(|shell| shell.hash), Ok(Some(HashProgram::OpenSsl)));
 }
 
-fn digest_of(bytes: &[u8]) -> Digest {
-    let mut chain = Chain::new();
+fn checksum_of(method: Method, bytes: &[u8]) -> Checksum {
+    let mut chain = Chain::new(method);
     chain.update(bytes);
     chain.finish()
 }
@@ -126,10 +129,14 @@ fn digest_of(bytes: &[u8]) -> Digest {
 async fn hashes_by_every_program_here() {
     let directory = TempDir::new().expect("a temporary directory");
     let content = b"some bytes\n".repeat(50_000);
+    let gmac = Method::Gmac(Key([0xc3; 16]));
     for name in [&b"-plain"[..], b"it's\n$(x) \\ \xff", b"*"] {
         let path = directory.path().join(std::ffi::OsStr::from_bytes(name));
         fs::write(&path, &content).expect("a file");
         for (shell, program) in [
+            ("dash", HashProgram::OpenSslGmac),
+            ("busybox", HashProgram::PosixCksum),
+            ("dash", HashProgram::PosixCksum),
             ("dash", HashProgram::OpenSsl),
             ("dash", HashProgram::Coreutils),
             ("dash", HashProgram::Shasum),
@@ -143,10 +150,31 @@ async fn hashes_by_every_program_here() {
         ] {
             let machine = Machine::new(shell);
             let connection = machine.login("dash").await;
-            let digest = hash_file(&*connection, program, &remote(&path), content.len() as u64, |_| ()).await;
-            assert_eq!(digest.map_err(|e| e.to_string()), Ok(digest_of(&content)), "{shell}, {program:?}");
+            let method = match program {
+                HashProgram::OpenSslGmac => gmac,
+                HashProgram::PosixCksum => Method::Crc,
+                _ => Method::Sha256,
+            };
+            let (path, size) = (remote(&path), content.len() as u64);
+            let checksum = hash_file(&*connection, program, method, &path, size, |_| ()).await;
+            let expected = checksum_of(method, &content);
+            assert_eq!(checksum.map_err(|e| e.to_string()), Ok(expected), "{shell}, {program:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn what_is_fast_is_tried_and_not_believed() {
+    let machine = Machine::new("dash");
+    assert_eq!(probe_fast(&*machine.login("bash").await).await, Fast { gmac: true, crc: true });
+    let busybox = Machine::new("busybox");
+    assert_eq!(probe_fast(&*busybox.login("busybox").await).await, Fast { gmac: false, crc: true });
+    // Programs of these names that compute something else.
+    let other = "openssl() { echo 00000000000000000000000000000000; }; cksum() { echo 1 3; }; \
+                 IFS= read -r line; eval \"$line\"";
+    let connection = machine.forced(other).await;
+    assert_eq!(probe_fast(&*connection).await, Fast::default());
+    assert_eq!(probe_fast(&*machine.forced("exit 0").await).await, Fast::default());
 }
 
 #[tokio::test]
@@ -159,7 +187,10 @@ async fn a_hash_that_cannot_be_is_an_error() {
     let hashed = |path: RemotePath, program, size| {
         let connection = &connection;
         async move {
-            hash_file(&**connection, program, &path, size, |_| ()).await.expect_err("no digest").to_string()
+            hash_file(&**connection, program, Method::Sha256, &path, size, |_| ())
+                .await
+                .expect_err("no digest")
+                .to_string()
         }
     };
     let absent = remote(&directory.path().join("absent"));
@@ -171,7 +202,7 @@ async fn a_hash_that_cannot_be_is_an_error() {
 
     // It echoes the script and ends; a host that waits for more never got through the probe.
     let echo = machine.forced("exec head -n 1").await;
-    let error = hash_file(&*echo, HashProgram::OpenSsl, &remote(&path), 7, |_| ()).await;
+    let error = hash_file(&*echo, HashProgram::OpenSsl, Method::Sha256, &remote(&path), 7, |_| ()).await;
     assert!(matches!(error, Err(HashError::Failed(_))), "{error:?}");
 }
 
@@ -184,7 +215,8 @@ async fn a_long_hash_tells_where_it_stands() {
     let connection = machine.login("busybox").await;
     let mut heard = Vec::new();
     let path = remote(file.path());
-    let digest = hash_file(&*connection, HashProgram::BusyBox, &path, SIZE, |at| heard.push(at));
+    let digest =
+        hash_file(&*connection, HashProgram::BusyBox, Method::Sha256, &path, SIZE, |at| heard.push(at));
     let digest = digest.await.expect("a digest");
     assert_eq!(digest.to_string(), "49bc20df15e412a64472421e13fe86ff1c5165e18b2afccf160d4dc19fe68a14");
     assert!(heard.is_sorted() && heard.iter().any(|at| (1..SIZE).contains(at)), "{heard:?}");

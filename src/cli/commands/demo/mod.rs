@@ -332,6 +332,9 @@ fn finished(report: &PutReport) -> String {
         Some(VerifiedBy::Sha256Target) => "verified by SHA-256 on the target",
         Some(VerifiedBy::Sha256Readback) => "verified by SHA-256 of what was read back",
         Some(VerifiedBy::MacTarget | VerifiedBy::CrcTarget) => "verified by a checksum on the target",
+        Some(VerifiedBy::MacReadback | VerifiedBy::CrcReadback) => {
+            "verified by a checksum of what was read back"
+        }
         Some(VerifiedBy::Size) | None => "not verified",
     };
     format!("{merged}, {verified}, put in place by one rename")

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use crate::model::digest::{Chain, Digest};
+use crate::model::digest::{Digest, Sha256Chain};
 
 const BLOCK_BYTES: usize = 1 << 20;
 
@@ -12,7 +12,7 @@ const BLOCK_BYTES: usize = 1 << 20;
 pub fn generate(path: &Path, size: u64, seed: u64) -> io::Result<Digest> {
     let mut file = File::create_new(path)?;
     let mut state = seed;
-    let mut chain = Chain::new();
+    let mut chain = Sha256Chain::new();
     let mut block = vec![0; BLOCK_BYTES];
     let mut left = size;
     while left > 0 {
@@ -31,7 +31,7 @@ pub fn generate(path: &Path, size: u64, seed: u64) -> io::Result<Digest> {
 /// Reads the file as it stands on the disk.
 pub fn hash(path: &Path) -> io::Result<Digest> {
     let mut file = File::open(path)?;
-    let mut chain = Chain::new();
+    let mut chain = Sha256Chain::new();
     let mut block = vec![0; BLOCK_BYTES];
     loop {
         match file.read(&mut block) {
