@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use haul::engine::probe::{HashProgram, hash_file};
-use haul::model::digest::{Chain, Digest};
+use haul::model::checksum::{Chain, Checksum, Method};
 use haul::model::exec::{ErrorStream, Program, Said, Streams, find_line, start_script};
 use haul::model::merge_script::MergeState;
 use haul::model::remote_path::RemotePath;
@@ -196,8 +196,8 @@ fn names_as_directory_program_and_variable() {
     }
 }
 
-fn digest_of(content: &[u8]) -> Digest {
-    let mut chain = Chain::new();
+fn checksum_of(content: &[u8]) -> Checksum {
+    let mut chain = Chain::new(Method::Sha256);
     chain.update(content);
     chain.finish()
 }
@@ -214,9 +214,13 @@ async fn names_are_hashed_behind_every_login_shell() {
             let path = [ground.path().as_os_str().as_bytes(), b"/", &name[..]].concat();
             let path = RemotePath::new(path).expect("a path");
             let content = [&name[..], b"\0"].concat();
-            let hashed =
-                hash_file(&*connection, HashProgram::Coreutils, &path, content.len() as u64, |_| ()).await;
-            assert_eq!(hashed.map_err(|error| error.to_string()), Ok(digest_of(&content)), "{login}: {path}");
+            let (program, size) = (HashProgram::Coreutils, content.len() as u64);
+            let hashed = hash_file(&*connection, program, Method::Sha256, &path, size, |_| ()).await;
+            assert_eq!(
+                hashed.map_err(|error| error.to_string()),
+                Ok(checksum_of(&content)),
+                "{login}: {path}"
+            );
         }
         ground.assert_untouched(login);
     }
