@@ -188,10 +188,15 @@ async fn find_umask(site: &Site, run: &RunNames) -> Result<u32, RemoteError> {
     let files = site.files.as_ref();
     let path = run.directory().join("umask");
     let handle = files.open(&path, OpenMode::CREATE, Some(0o777)).await?;
-    files.close(handle).await?;
-    let mode = files.lstat(&path).await?.mode.unwrap_or(0o644);
-    files.remove(&path).await?;
-    Ok(!mode & 0o777)
+    let (seen, removed) = if files.features().in_order {
+        files.close_unheard(handle).await?;
+        tokio::join!(biased; files.lstat(&path), files.remove(&path))
+    } else {
+        files.close(handle).await?;
+        (files.lstat(&path).await, files.remove(&path).await)
+    };
+    removed?;
+    Ok(!seen?.mode.unwrap_or(0o644) & 0o777)
 }
 
 /// Where the target stands against what it was when the upload began.
@@ -238,6 +243,19 @@ impl Ground {
             (files.lstat(merged).await, None, None)
         };
         Ok(Ground { merged: merged.clone(), now: now.map_err(&failed)?, handle, directory })
+    }
+
+    /// Of the merged file; `None` where the server does not tell.
+    pub fn size(&self) -> Option<u64> {
+        self.now.size
+    }
+
+    /// When there is nothing to commit.
+    pub async fn leave(self, site: &Site) -> Result<(), Failure> {
+        for handle in [self.handle, self.directory].into_iter().flatten() {
+            site.files.close_unheard(handle).await.map_err(site.failed(Phase::Commit))?;
+        }
+        Ok(())
     }
 }
 

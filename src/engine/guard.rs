@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use super::connect::{Link, interrupted};
 use super::failure::{Failure, FailureKind, Phase};
@@ -17,8 +17,26 @@ use crate::model::names::RunNames;
 use crate::remote::Files;
 
 /// A lock that is being acquired; outlives a lost link.
-#[derive(Default)]
-pub struct Request(Option<Acquirer>);
+pub struct Request {
+    acquirer: Option<Acquirer>,
+    made: watch::Sender<Option<RunNames>>,
+    /// See [`LockContext::nothing_there`].
+    pub nothing_there: bool,
+}
+
+impl Default for Request {
+    fn default() -> Request {
+        Request { acquirer: None, made: watch::Sender::new(None), nothing_there: false }
+    }
+}
+
+impl Request {
+    /// Tells of the run's private directory as soon as it stands, which is before the lock
+    /// is won.
+    pub fn made(&self) -> watch::Receiver<Option<RunNames>> {
+        self.made.subscribe()
+    }
+}
 
 /// A lock that is held. Cheap to clone.
 #[derive(Clone)]
@@ -40,7 +58,7 @@ impl Guard {
         monitor: &Arc<dyn Monitor>,
         stop: &Stop,
     ) -> Result<Guard, Failure> {
-        let acquirer = match &mut request.0 {
+        let acquirer = match &mut request.acquirer {
             Some(acquirer) => acquirer,
             none => none.insert(Acquirer::new(LockContext {
                 host: site.host.clone(),
@@ -51,6 +69,8 @@ impl Guard {
                 monitor: monitor.clone(),
                 stop: stop.clone(),
                 times: LockTimes::default(),
+                made: request.made.clone(),
+                nothing_there: request.nothing_there,
             })?),
         };
         let held = Arc::new(acquirer.acquire(site.files.as_ref()).await?);

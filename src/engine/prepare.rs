@@ -7,14 +7,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::decide::hash_range;
+use super::early::Early;
 use super::failure::{Failure, FailureKind, Phase};
 use super::io::{
     create_with, publish, read_small, remove_all_if_there, remove_if_there, sync_if_possible, write_all,
     write_file,
 };
-use super::merge::{sftp, write_record};
+use super::merge::{publish_record, sftp, write_record};
 use super::monitor::{Level, Monitor, Notice};
 use super::options::{MergeMethod, PutOptions};
+use super::placing::prove_placing;
 use super::receipts::Receipts;
 use super::site::Site;
 use super::source::Source;
@@ -27,10 +29,10 @@ use crate::model::names::RunNames;
 use crate::model::plan::{Found, Plan};
 use crate::model::remote_path::RemotePath;
 use crate::model::run_id::RunId;
+use crate::remote::RemoteError;
 use crate::remote::files::OpenMode;
-use crate::remote::{Files, RemoteError};
 
-const MERGED_MODE: u32 = 0o600;
+pub const MERGED_MODE: u32 = 0o600;
 
 /// What an upload goes on from.
 pub struct Prepared {
@@ -44,6 +46,8 @@ pub struct Prepared {
     pub several_handles: bool,
     /// Nothing of an earlier upload was there.
     pub fresh: bool,
+    pub early: Option<Early>,
+    pub receipts: Option<Receipts>,
 }
 
 pub struct Preparation<'a> {
@@ -61,9 +65,15 @@ pub struct Preparation<'a> {
     pub monitor: &'a Arc<dyn Monitor>,
     /// Names a merged file, should a new one be needed.
     pub new_generation: RunId,
+    /// Nothing but this run's private directory stands in the temp directory.
+    pub alone: bool,
+    /// An upload that has begun into the private directory of `run`, to go on with where there
+    /// is nothing else to go on from.
+    pub early: Option<Early>,
 }
 
 struct Laid {
+    early: Option<Early>,
     plan: Plan,
     manifest: Arc<ManifestFile>,
     merged: RemotePath,
@@ -79,22 +89,50 @@ struct Kept {
 }
 
 impl Preparation<'_> {
-    pub async fn run(self) -> Result<Prepared, Failure> {
-        let proving = async { self.prove_placing().await.map_err(self.failed()) };
-        let (several_handles, laid) = tokio::try_join!(proving, self.lay_ground())?;
-        let Laid { plan, manifest, merged, generation, fresh } = laid;
+    pub async fn run(mut self) -> Result<Prepared, Failure> {
+        let mut receipts = None;
+        let (several_handles, laid) = match self.early.take() {
+            None => {
+                let proving = async { prove_placing(self.site, self.run, self.attempt).await };
+                let proving = async { proving.await.map_err(self.failed()) };
+                tokio::try_join!(proving, self.lay_ground(None))?
+            }
+            Some(mut early) => {
+                let groundwork = early.groundwork().await?;
+                if groundwork.several_handles {
+                    receipts = Some(groundwork.receipts);
+                    (true, self.lay_ground(Some(early)).await?)
+                } else {
+                    // What was placed all the same is not used.
+                    (false, self.lay_ground(None).await?)
+                }
+            }
+        };
+        let Laid { early, plan, manifest, merged, generation, fresh } = laid;
         let destination = match self.options.merge {
             MergeMethod::Auto if several_handles => {
                 Destination::Placed { merged: merged.clone(), generation }
             }
             _ => Destination::Stored,
         };
-        Ok(Prepared { plan, manifest, merged, generation, destination, several_handles, fresh })
+        Ok(Prepared {
+            plan,
+            manifest,
+            merged,
+            generation,
+            destination,
+            several_handles,
+            fresh,
+            early,
+            receipts,
+        })
     }
 
-    async fn lay_ground(&self) -> Result<Laid, Failure> {
-        let own = (self.attempt == 1).then(|| self.run.directory());
-        let state = temp::read_beside(self.site, Phase::Survey, own).await?.unwrap_or_default();
+    async fn lay_ground(&self, early: Option<Early>) -> Result<Laid, Failure> {
+        let state = match (self.attempt == 1).then(|| self.run.directory()) {
+            Some(_) if self.alone => TempState::default(),
+            own => temp::read_beside(self.site, Phase::Survey, own).await?.unwrap_or_default(),
+        };
         state.check_version(self.site)?;
         let kept = match (&state.manifest, self.source) {
             (Some(old), Some(source)) => {
@@ -126,27 +164,16 @@ impl Preparation<'_> {
 
         // Whatever is not kept must be gone before the manifest vouches for what stays.
         self.remove_stored(&state, &plan).await?;
+        let fresh = kept.merged.is_none() && state.record.is_none() && state.manifest.is_none();
+        if fresh {
+            let manifest = Arc::new(ManifestFile::new(kept.manifest));
+            return self.lay_fresh_ground(state, plan, early, manifest).await;
+        }
         let (generation, old_path) = match kept.merged {
             Some((path, generation)) => (generation, Some(path)),
             None => (self.new_generation, None),
         };
         let merged = self.run.merged(generation);
-        let fresh = old_path.is_none() && state.record.is_none() && state.manifest.is_none();
-        if fresh {
-            // What none of them contradicts may come in any order.
-            let mut manifest = kept.manifest;
-            manifest.baseline = self.before;
-            let create =
-                async { ManifestFile::create(self.site, self.run, manifest).await.map_err(self.failed()) };
-            let (manifest, (), ()) = tokio::try_join!(
-                create,
-                self.take_merged(None, &merged),
-                write_record(self.site, self.run, geometry, plan.found.merged, generation),
-            )?;
-            self.remove_receipts(&state, generation, &plan).await?;
-            self.clear_private(&state, &merged).await?;
-            return Ok(Laid { plan, manifest: Arc::new(manifest), merged, generation, fresh });
-        }
         let recorded = state.record.as_ref().is_some_and(|record| {
             record.generation() == generation
                 && record.geometry() == geometry
@@ -156,12 +183,41 @@ impl Preparation<'_> {
         if !recorded {
             write_record(self.site, self.run, geometry, plan.found.merged, generation).await?;
         }
-        let mut manifest = kept.manifest;
-        manifest.baseline = self.before;
-        let manifest = ManifestFile::create(self.site, self.run, manifest).await.map_err(self.failed())?;
+        let manifest = Arc::new(ManifestFile::new(kept.manifest));
+        manifest.put_in_place(self.site, self.run, self.before).await.map_err(self.failed())?;
         self.remove_receipts(&state, generation, &plan).await?;
         self.clear_private(&state, &merged).await?;
-        Ok(Laid { plan, manifest: Arc::new(manifest), merged, generation, fresh })
+        Ok(Laid { early: None, plan, manifest, merged, generation, fresh })
+    }
+
+    /// What none of them contradicts may come in any order.
+    async fn lay_fresh_ground(
+        &self,
+        state: TempState,
+        plan: Plan,
+        early: Option<Early>,
+        manifest: Arc<ManifestFile>,
+    ) -> Result<Laid, Failure> {
+        let geometry = plan.geometry;
+        let early = early.filter(|early| early.manifest.manifest().geometry() == geometry);
+        let (generation, manifest) = match &early {
+            Some(early) => (early.generation, early.manifest.clone()),
+            None => (self.new_generation, manifest),
+        };
+        let merged = self.run.merged(generation);
+        let putting =
+            async { manifest.put_in_place(self.site, self.run, self.before).await.map_err(self.failed()) };
+        let recording = async {
+            match &early {
+                Some(_) => publish_record(self.site, self.run).await,
+                None => write_record(self.site, self.run, geometry, plan.found.merged, generation).await,
+            }
+        };
+        let taking = async { if early.is_some() { Ok(()) } else { self.take_merged(None, &merged).await } };
+        tokio::try_join!(putting, taking, recording)?;
+        self.remove_receipts(&state, generation, &plan).await?;
+        self.clear_private(&state, &merged).await?;
+        Ok(Laid { early, plan, manifest, merged, generation, fresh: true })
     }
 
     fn same_source(&self, old: &Manifest, source: &Source) -> bool {
@@ -427,57 +483,6 @@ impl Preparation<'_> {
         match going_on {
             Err(error) if error.is_link() => Err(error),
             read => Ok(read.is_ok_and(|content| content.as_deref() == Some(b"one.two."))),
-        }
-    }
-
-    /// Writes out of order through two handles and reads it back. Placing chunks, and
-    /// several lanes, need a server that passes.
-    async fn prove_placing(&self) -> Result<bool, RemoteError> {
-        if self.prove_placing_over(&self.site.files, "placing").await? {
-            return Ok(true);
-        }
-        // Erlang's server gives one handle to all files of a session from the third on. Lanes
-        // have sessions of their own, and so has this second look.
-        let further = self.site.further_files().await?;
-        Ok(!Arc::ptr_eq(&further, &self.site.files)
-            && self.prove_placing_over(&further, "placing-again").await?)
-    }
-
-    async fn prove_placing_over(&self, files: &Arc<dyn Files>, name: &str) -> Result<bool, RemoteError> {
-        let files = files.as_ref();
-        let path = self.run.directory().join(format!("{name}.{}", self.attempt));
-        // Something stands in it already: Erlang's server empties what is opened for writing
-        // and not for reading too, rclone's whatever is opened for writing.
-        let first = create_with(files, &path, Bytes::from_static(b"............d"), MERGED_MODE).await?;
-        let second = match files.open(&path, OpenMode::READ_WRITE, None).await {
-            Ok(second) => second,
-            Err(error) if error.is_link() => return Err(error),
-            Err(_) => {
-                files.close(first).await?;
-                remove_if_there(files, &path).await?;
-                return Ok(false);
-            }
-        };
-        // In whatever order the server takes them.
-        let (third, one, two) = tokio::join!(
-            write_all(files, &first, 8, Bytes::from_static(b"thir")),
-            write_all(files, &second, 0, Bytes::from_static(b"one.")),
-            write_all(files, &first, 4, Bytes::from_static(b"two.")),
-        );
-        let written = third.and(one).and(two);
-        let closed = tokio::join!(files.close(first), files.close(second));
-        let read = read_small(files, &path, 64).await;
-        remove_if_there(files, &path).await?;
-        for outcome in [written, closed.0, closed.1] {
-            match outcome {
-                Err(error) if error.is_link() => return Err(error),
-                Err(_) => return Ok(false),
-                Ok(()) => {}
-            }
-        }
-        match read {
-            Err(error) if error.is_link() => Err(error),
-            read => Ok(read.is_ok_and(|content| content.as_deref() == Some(b"one.two.third"))),
         }
     }
 

@@ -22,7 +22,7 @@ use super::source::Source;
 use super::space::check_bytes;
 use super::stop::Stop;
 use super::target::{Meaning, Target, resolve};
-use super::temp;
+use super::temp::{self, TempState};
 use super::transfer::Transfer;
 use crate::model::digest::Digest;
 use crate::model::lock_file::SourceNote;
@@ -89,6 +89,7 @@ pub async fn put_shared(
         guard: None,
         hashed: None,
         present_bytes: 0,
+        nothing_there: false,
         path: None,
     };
     attempts::run(put, connector, retries, monitor, stop).await
@@ -107,6 +108,8 @@ struct Put {
     hashed: Option<Manifest>,
     /// What an earlier run left on the target and will not have to be sent.
     present_bytes: u64,
+    /// There is nothing of an earlier upload on the target.
+    nothing_there: bool,
     /// The target, once the lock beside it is held.
     path: Option<RemotePath>,
 }
@@ -129,6 +132,7 @@ impl Job for Put {
             let names = Names::new(&path, &self.options.user);
             let site = Site::new(&link.host(), names, connection, files);
             site.prove_shell_meanwhile(&self.monitor);
+            self.transfer.open_channel(&site);
             self.open_further(link, &site);
             guard.renew(&site).await?;
             return guard.watch(self.go_on(&site, &guard)).await;
@@ -142,6 +146,9 @@ impl Job for Put {
             let names = Names::new(&target.path, &self.options.user);
             let site = Site::new(&link.host(), names, connection, files);
             site.prove_shell_meanwhile(&self.monitor);
+            if !self.options.dry_run {
+                self.transfer.open_channel(&site);
+            }
             let done = self.look_first(&site, &target).await?;
             Ok((site, target, done))
         };
@@ -150,16 +157,29 @@ impl Job for Put {
             return Ok(report);
         }
         self.open_further(link, &site);
+        // Where it is not known how the target can be replaced, that is found out first.
+        if self.nothing_there && (target.attributes.is_none() || site.files.features().posix_rename) {
+            let made = self.request.made();
+            let before = target.attributes.map_or(Baseline::Absent, |attributes| baseline(&attributes));
+            self.transfer.begin_early(&site, &self.source, made, self.hashed.as_ref(), before).await?;
+        }
         let note = SourceNote {
             name: self.source.description.name.clone(),
             identity: self.source.description.identity.to_string(),
         };
-        let guard =
-            Guard::acquire(&mut self.request, &site, note, &self.options.lock, &self.monitor, &stop).await?;
+        let (options, monitor) = (&self.options.lock, &self.monitor);
+        let guard = Guard::acquire(&mut self.request, &site, note, options, monitor, &stop).await;
+        if guard.is_err() {
+            self.transfer.give_up_early();
+        }
+        let guard = guard?;
         self.guard = Some(guard.clone());
         self.path = Some(target.path.clone());
-        guard.fence(&site, &self.monitor).await?;
-        guard.watch(self.begin(&site, &guard, target)).await
+        let (fenced, seen) = tokio::join!(guard.fence(&site, &self.monitor), target_now(&site));
+        fenced?;
+        // Where there was another run, it may have put its file in place meanwhile.
+        let seen = if guard.held.is_alone() { seen? } else { target_now(&site).await? };
+        guard.watch(self.begin(&site, &guard, target, seen)).await
     }
 }
 
@@ -167,11 +187,17 @@ impl Put {
     /// Whether there is anything to do, before anything is changed on the target.
     async fn look_first(&mut self, site: &Site, target: &Target) -> Result<Option<PutReport>, Failure> {
         let (parent, size) = (site.names.target().parent(), self.source.size());
-        let (state, room) = tokio::join!(temp::read(site, Phase::Survey), check_bytes(site, &parent, size));
+        let (state, room, lock) = tokio::join!(
+            temp::read(site, Phase::Survey),
+            check_bytes(site, &parent, size),
+            site.files.lstat(site.names.lock())
+        );
         let state = state?;
+        self.request.nothing_there = state.is_none() && lock.is_err_and(|error| error.is_not_found());
         state.as_ref().map_or(Ok(()), |state| state.check_version(site))?;
         let asked = Asked::find(site, &self.options, Some(&self.source), &self.monitor).await?;
         self.transfer.ask(asked);
+        self.nothing_there = state.as_ref().is_none_or(TempState::is_empty);
         let under_way = state.as_ref().and_then(|state| state.manifest.as_ref());
         let same_source = under_way.filter(|m| m.source.identity == self.source.description.identity);
         self.present_bytes = state.as_ref().zip(same_source).map_or(0, |(state, manifest)| {
@@ -236,8 +262,14 @@ impl Put {
 
     /// With the lock held and older runs fenced: what changed since the first look
     /// decides anew.
-    async fn begin(&mut self, site: &Site, guard: &Guard, target: Target) -> Result<PutReport, Failure> {
-        let (before, attributes) = target_now(site).await?;
+    async fn begin(
+        &mut self,
+        site: &Site,
+        guard: &Guard,
+        target: Target,
+        seen: (Baseline, Option<Attributes>),
+    ) -> Result<PutReport, Failure> {
+        let (before, attributes) = seen;
         let first_look = target.attributes.map_or(Baseline::Absent, |attributes| baseline(&attributes));
         if attributes.is_some() && first_look != before {
             let decision = decide(site, &self.source, attributes, None, &self.options, &self.monitor).await?;
@@ -268,8 +300,9 @@ impl Put {
     async fn go_on(&mut self, site: &Site, guard: &Guard) -> Result<PutReport, Failure> {
         guard.fence(site, &self.monitor).await?;
         if !self.transfer.has_begun() {
-            let (_, attributes) = target_now(site).await?;
-            return self.begin(site, guard, Target { path: site.names.target().clone(), attributes }).await;
+            let seen = target_now(site).await?;
+            let target = Target { path: site.names.target().clone(), attributes: seen.1 };
+            return self.begin(site, guard, target, seen).await;
         }
         if self.transfer.was_committed(site).await? {
             return self.transfer.after_commit(site, guard, None).await;

@@ -1,13 +1,12 @@
 //! Receipts: empty files whose name says that a chunk stands in the merged file.
 
-use bytes::Bytes;
-
-use super::io::{create_with, publish};
+use super::io::publish;
 use super::site::Site;
 use crate::model::names::RunNames;
 use crate::model::remote_path::RemotePath;
 use crate::model::run_id::RunId;
 use crate::remote::RemoteError;
+use crate::remote::files::OpenMode;
 
 const MODE: u32 = 0o600;
 
@@ -48,7 +47,11 @@ impl Receipts {
 
     async fn create_empty(&self, path: &RemotePath) -> Result<(), RemoteError> {
         let files = self.site.files.as_ref();
-        let handle = create_with(files, path, Bytes::new(), MODE).await?;
+        let handle = files.open(path, OpenMode::CREATE, Some(MODE)).await?;
+        if files.features().in_order {
+            // Nothing was written that a close could tell of.
+            return files.close_unheard(handle).await;
+        }
         files.close(handle).await
     }
 }

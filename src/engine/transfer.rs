@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use tokio::sync::{oneshot, watch};
+
 use super::along::Along;
 use super::asked::Asked;
 use super::board::Board;
 use super::commit::{self, Dress, Dressed, Ground, Replace, commit, prove_replace};
+use super::early::Early;
 use super::failure::{Failure, FailureKind, Phase};
 use super::further::FurtherConnections;
 use super::guard::Guard;
@@ -17,19 +20,22 @@ use super::leftovers::{self, Leftovers};
 use super::limiter::Limiter;
 use super::merge::Merge;
 use super::monitor::{Level, Monitor, Notice};
-use super::options::{PutOptions, VerifyMethod};
+use super::options::{MergeMethod, PutOptions, VerifyMethod};
 use super::prepare::{Preparation, Prepared};
 use super::random::run_id;
+use super::receipts::Receipts;
 use super::repair::rewind;
 use super::report::{AttributesReport, BeforeReport, MergedBy, PutReport, PutStatus, VerifiedBy};
 use super::site::{EarlyFiles, Site};
 use super::source::Source;
 use super::space;
-use super::upload::{Destination, Lanes, Sent, Upload};
-use super::verify::{Verified, verify};
+use super::upload::{Destination, Lanes, ManifestFile, Permit, Sent, Upload};
+use super::verify::{Merged, Verified, verify};
 use crate::model::checksum::{Checksum, Method};
 use crate::model::digest::Digest;
-use crate::model::manifest::{Baseline, Manifest};
+use crate::model::manifest::{self, Baseline, Manifest};
+use crate::model::names::RunNames;
+use crate::model::plan::{Found, Plan};
 use crate::remote::files::Attributes;
 
 /// Times that damage is mended before it is given up.
@@ -45,6 +51,8 @@ pub struct Transfer {
     further: Arc<FurtherConnections>,
     /// For the first lane of this attempt.
     channel: Option<EarlyFiles>,
+    /// Of this attempt, and begun before the lock was won.
+    early: Option<Early>,
     attempt: u64,
     /// What this process knows of the source.
     known: Option<Manifest>,
@@ -71,6 +79,16 @@ pub struct Transfer {
     seconds: BTreeMap<&'static str, Duration>,
 }
 
+/// One time of sending what is missing.
+struct Round {
+    plan: Plan,
+    board: Arc<Board>,
+    early: Option<Begun>,
+}
+
+/// What was begun early, and the receipts for it.
+type Begun = (Early, Option<Receipts>);
+
 impl Transfer {
     pub fn new(size: u64, options: PutOptions, limiter: Arc<Limiter>, monitor: Arc<dyn Monitor>) -> Transfer {
         Transfer {
@@ -80,6 +98,7 @@ impl Transfer {
             sent: Arc::default(),
             further: FurtherConnections::none(),
             channel: None,
+            early: None,
             attempt: 0,
             known: None,
             distrust: false,
@@ -134,6 +153,65 @@ impl Transfer {
         self.further = further;
     }
 
+    /// To be called in each attempt that may send anything: opens the first lane's channel.
+    pub fn open_channel(&mut self, site: &Site) {
+        self.channel = Some(site.further_files_meanwhile());
+        self.early = None;
+    }
+
+    /// Begins to send into the private directory that `made` will tell of. Where nothing of
+    /// an earlier upload is there; elsewhere than on OpenSSH what is proven first counts.
+    pub async fn begin_early(
+        &mut self,
+        site: &Site,
+        source: &Source,
+        made: watch::Receiver<Option<RunNames>>,
+        hashed: Option<&Manifest>,
+        baseline: Baseline,
+    ) -> Result<(), Failure> {
+        let method = site.method(self.options.verify, source.mac_key, &self.monitor).await;
+        let fresh = || Manifest::new(source.description.clone(), self.options.chunk_size, baseline, method);
+        let mut manifest = hashed.cloned().unwrap_or_else(fresh);
+        manifest.baseline = baseline;
+        let plan = Plan::new(manifest.geometry(), manifest.known(), Found::default());
+        let may_begin = self.options.merge == MergeMethod::Auto && site.files.features().in_order;
+        if !may_begin || plan.missing.is_empty() || plan.geometry.chunks() > manifest::MAX_CHUNKS {
+            return Ok(());
+        }
+        let (generation, manifest) = (run_id()?, Arc::new(ManifestFile::new(manifest)));
+        let board = Arc::new(Board::new(Found::default()));
+        let upload = {
+            let (site, source, manifest, board) =
+                (site.clone(), source.clone(), manifest.clone(), board.clone());
+            let (limiter, monitor, sent) = (self.limiter.clone(), self.monitor.clone(), self.sent.clone());
+            let (channel, further) = (self.channel.take(), self.further.clone());
+            move |run: RunNames| Upload {
+                attempt: 1,
+                destination: Destination::Placed { merged: run.merged(generation), generation },
+                lanes: Lanes::Several,
+                run,
+                site,
+                source,
+                plan,
+                manifest,
+                board,
+                channel,
+                further,
+                limiter,
+                monitor,
+                sent,
+            }
+        };
+        self.early =
+            Some(Early::start(site, made, generation, manifest, board, self.monitor.clone(), upload));
+        Ok(())
+    }
+
+    /// When the lock was not won.
+    pub fn give_up_early(&mut self) {
+        self.early = None;
+    }
+
     /// With the lock held, older runs fenced, and [`Transfer::begin`] called. `source` is
     /// `None` for `haul merge`. After a failure of kind `Link` it can be called again.
     pub async fn run(
@@ -162,13 +240,13 @@ impl Transfer {
             return Err(Failure::new(FailureKind::Failed, Phase::Survey, site.place(), "not begun"));
         };
         self.attempt += 1;
-        self.channel = source.map(|_| site.further_files_meanwhile());
         let run = guard.run_names();
         let replace = match before {
             Baseline::Absent => Replace::Posix,
             Baseline::Present { .. } => prove_replace(site, run, &self.options, &self.monitor).await?,
         };
-        let prepared = Preparation {
+        let early = self.take_early(site, run).await;
+        let mut prepared = Preparation {
             site,
             run,
             attempt: self.attempt,
@@ -179,9 +257,13 @@ impl Transfer {
             options: &self.options,
             monitor: &self.monitor,
             new_generation: run_id()?,
+            alone: guard.held.is_alone(),
+            early,
         }
         .run()
         .await?;
+        let early = prepared.early.take().map(|early| (early, prepared.receipts.take()));
+        let mut early = early;
         self.distrust = false;
         self.take_plan(site, &prepared);
         if !(prepared.fresh && matches!(prepared.destination, Destination::Placed { .. })) {
@@ -193,23 +275,21 @@ impl Transfer {
         let source_mode = prepared.manifest.manifest().source.mode;
         let options = self.options.clone();
         let (outcome, mode) = tokio::join!(
-            self.fill(site, guard, source, &prepared),
+            self.fill(site, guard, source, &prepared, &mut early),
             // It takes round trips that the upload does not have to wait for.
             commit::mode_of(site, run, &options, source_mode, existing),
         );
         // What was learnt of the source is kept, whatever came of the rest.
         self.distrust = prepared.manifest.is_contradicted();
         self.known = (!self.distrust).then(|| prepared.manifest.manifest());
-        let verified_by = match outcome {
-            Ok(verified_by) => verified_by,
+        let (verified_by, ground) = match outcome {
+            Ok(verified) => verified,
             Err(failure) => {
                 let sent = self.sent.bytes.load(Ordering::Relaxed) - sent_before;
                 return Err(space::explained(site, run, failure, &prepared.plan, sent).await);
             }
         };
-        let closing = async { prepared.manifest.close().await.map_err(site.failed(Phase::Upload)) };
-        let laying = Ground::lay(site, &prepared.merged);
-        let ((), ground) = tokio::try_join!(closing, laying)?;
+        prepared.manifest.close().await.map_err(site.failed(Phase::Upload))?;
         if let Some(source) = source {
             source.check_unchanged()?;
         }
@@ -242,6 +322,20 @@ impl Transfer {
         self.after_commit(site, guard, seen).await
     }
 
+    /// What was begun early for this run. From here on it is hashed on the target as well.
+    async fn take_early(&mut self, site: &Site, run: &RunNames) -> Option<Early> {
+        let mut early = self.early.take()?;
+        if !early.is_of(run).await {
+            return None;
+        }
+        if self.options.verify != VerifyMethod::Size {
+            let (merged, geometry) = (run.merged(early.generation), early.manifest.manifest().geometry());
+            let method = early.manifest.method();
+            early.along = Some(Along::start(site, &merged, geometry, method, &early.board, &self.monitor));
+        }
+        Some(early)
+    }
+
     fn take_plan(&mut self, site: &Site, prepared: &Prepared) {
         let plan = &prepared.plan;
         self.size = plan.geometry.size();
@@ -270,25 +364,43 @@ impl Transfer {
         guard: &Guard,
         source: Option<&Source>,
         prepared: &Prepared,
-    ) -> Result<VerifiedBy, Failure> {
+        early: &mut Option<Begun>,
+    ) -> Result<(VerifiedBy, Ground), Failure> {
         let mut plan = prepared.plan.clone();
         for repair in 0..=REPAIRS {
-            let board = Arc::new(Board::new(plan.found.clone()));
-            let along = (self.options.verify != VerifyMethod::Size && !plan.missing.is_empty()).then(|| {
+            let board = match early {
+                Some((early, _)) => early.board.clone(),
+                None => Arc::new(Board::new(plan.found.clone())),
+            };
+            let hashed_along = self.options.verify != VerifyMethod::Size && !plan.missing.is_empty();
+            let along = early.as_mut().and_then(|(early, _)| early.along.take()).or_else(|| {
                 let method = prepared.manifest.method();
-                Along::start(site, &prepared.merged, plan.geometry, method, &board, &self.monitor)
+                let start =
+                    || Along::start(site, &prepared.merged, plan.geometry, method, &board, &self.monitor);
+                hashed_along.then(start)
             });
-            self.send_and_merge(site, guard, source, prepared, plan.clone(), board).await?;
+            let round = Round { plan: plan.clone(), board, early: early.take() };
+            self.send_and_merge(site, guard, source, prepared, round).await?;
             let began = Instant::now();
             self.monitor.phase(Phase::Verify, 0, plan.geometry.size());
             let manifest = prepared.manifest.manifest();
-            let verified =
-                verify(site, &prepared.merged, &manifest, self.options.verify, along, &self.monitor).await?;
+            let hashed = async {
+                match along {
+                    Some(along) => along.finish(site, &self.monitor).await,
+                    None => None,
+                }
+            };
+            // What the commit needs is looked up meanwhile.
+            let (ground, hashed) = tokio::join!(Ground::lay(site, &prepared.merged), hashed);
+            let ground = ground?;
+            let merged = Merged { path: &prepared.merged, size: ground.size(), hashed };
+            let verified = verify(site, merged, &manifest, self.options.verify, &self.monitor).await?;
             self.took(Phase::Verify, began);
             let damaged = match verified {
-                Verified::Good(by) => return Ok(by),
+                Verified::Good(by) => return Ok((by, ground)),
                 Verified::Damaged(damaged) => damaged,
             };
+            ground.leave(site).await?;
             let text = format!(
                 "{}: {} of {} chunks are damaged on the target{}",
                 site.place(),
@@ -314,9 +426,9 @@ impl Transfer {
         guard: &Guard,
         source: Option<&Source>,
         prepared: &Prepared,
-        plan: crate::model::plan::Plan,
-        board: Arc<Board>,
+        round: Round,
     ) -> Result<(), Failure> {
+        let Round { plan, board, early } = round;
         let geometry = plan.geometry;
         if !plan.missing.is_empty() && source.is_none() {
             return Err(Failure::new(
@@ -345,11 +457,16 @@ impl Transfer {
             self.monitor.phase(Phase::Merge, geometry.end(plan.found.merged), geometry.size());
         }
         let uploading = async {
+            let mut permit = Permit { guard: guard.clone(), receipts: None };
+            if let Some((early, receipts)) = early {
+                permit.receipts = receipts;
+                return early.go_on(permit).await;
+            }
             let Some(source) = source.filter(|_| !plan.missing.is_empty()) else { return Ok(()) };
             self.monitor.phase(Phase::Upload, plan.present_bytes(), geometry.size());
             let upload = Upload {
                 site: site.clone(),
-                guard: guard.clone(),
+                run: guard.run_names().clone(),
                 attempt: self.attempt,
                 source: source.clone(),
                 plan: plan.clone(),
@@ -363,7 +480,10 @@ impl Transfer {
                 monitor: self.monitor.clone(),
                 sent: self.sent.clone(),
             };
-            upload.run().await
+            let (permitting, permitted) = oneshot::channel();
+            // It is taken at once.
+            let _ = permitting.send(permit);
+            upload.run(permitted).await
         };
         let uploaded_at = async {
             uploading.await?;

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::along::Along;
 use super::failure::{Failure, FailureKind, Phase};
 use super::hash::{By, by_target, hash_on_target};
 use super::io::read_range;
@@ -23,25 +22,26 @@ pub enum Verified {
     Damaged(Vec<u64>),
 }
 
-/// Compares the merged file at `path` with what the manifest says of the source.
+/// The merged file, complete.
+pub struct Merged<'a> {
+    pub path: &'a RemotePath,
+    /// As seen just now; `None` where the server does not tell.
+    pub size: Option<u64>,
+    /// What was hashed along with the upload: the first bytes, as many as there should be.
+    pub hashed: Option<Checksum>,
+}
+
+/// Compares the merged file with what the manifest says of the source.
 pub async fn verify(
     site: &Site,
-    path: &RemotePath,
+    merged: Merged<'_>,
     manifest: &Manifest,
     method: VerifyMethod,
-    along: Option<Along>,
     monitor: &Arc<dyn Monitor>,
 ) -> Result<Verified, Failure> {
+    let Merged { path, size: found, hashed } = merged;
     let size = manifest.geometry().size();
     let (kind, expected) = (manifest.method(), checksum_of(site, manifest)?);
-    let hashed = async {
-        match along {
-            Some(along) => along.finish(site, monitor).await,
-            None => None,
-        }
-    };
-    let (found, hashed) = tokio::join!(site.files.lstat(path), hashed);
-    let found = found.map_err(site.failed(Phase::Verify))?.size;
     if found.is_some_and(|found| found > size) {
         // What follows the last chunk is nobody's.
         let cut = SetAttributes { size: Some(size), ..SetAttributes::default() };

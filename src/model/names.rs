@@ -223,6 +223,11 @@ impl RunNames {
         name.strip_prefix(b"fenced.").is_some_and(|k| !k.is_empty() && k.iter().all(u8::is_ascii_digit))
     }
 
+    /// Whether a name in a private directory is one of [`RunNames::merged`].
+    pub fn is_merged(name: &[u8]) -> bool {
+        name.strip_prefix(b"merged.").and_then(RunId::parse).is_some()
+    }
+
     /// An empty file that receipts are hard links to.
     pub fn receipt(&self) -> RemotePath {
         self.directory.join("receipt")

@@ -57,6 +57,8 @@ fn context(user: &str, here: Here, options: &LockOptions) -> LockContext {
     // A stop whose switch is gone never stops.
     let (_, stop) = stop_pair();
     LockContext {
+        made: tokio::sync::watch::Sender::new(None),
+        nothing_there: false,
         host: "web1".to_owned(),
         names: names(user),
         options: options.clone(),

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::decide::{Decision, Watch};
 use super::held::{Held, LockKind};
-use super::release::{clear_private, give_back_own};
+use super::release::{clear_early, clear_private, give_back_own};
 use super::small_file;
 use super::times::{ACQUIRE_TRIES, LockTimes, MAKE_TRIES};
 use super::{holder, look};
@@ -17,10 +18,10 @@ use crate::engine::io::remove_if_there;
 use crate::engine::monitor::{Level, Monitor, Notice};
 use crate::engine::options::LockOptions;
 use crate::engine::stop::Stop;
-use crate::model::lock_file::{Here, LockInfo, SourceNote};
+use crate::model::lock_file::{Here, LOCK_FILE_MAX_BYTES, LockInfo, SourceNote};
 use crate::model::names::{Names, RunNames, UserId};
 use crate::model::run_id::RunId;
-use crate::remote::files::{Attributes, FileKind, OpenMode, SetAttributes};
+use crate::remote::files::{Attributes, FileKind, Handle, OpenMode, SetAttributes};
 use crate::remote::{Files, RemoteError};
 
 /// Other accounts may read whose the lock is; the private name is out of their reach.
@@ -41,6 +42,11 @@ pub struct LockContext {
     pub monitor: Arc<dyn Monitor>,
     pub stop: Stop,
     pub times: LockTimes,
+    /// Told of the private directory as soon as it stands, and when it is given up.
+    pub made: watch::Sender<Option<RunNames>>,
+    /// A moment ago neither a lock nor a temp directory was there: the first try does not
+    /// look again before it acts, since what it does fails where there is one by then.
+    pub nothing_there: bool,
 }
 
 /// One client's attempt to get the lock of one target. It outlives a dead link: after a
@@ -55,9 +61,13 @@ pub struct Acquirer {
     pub(super) made: bool,
     /// Something may stand on the target.
     attempted: bool,
+    /// Somebody was told of the private directory, and may have written into it.
+    used_early: bool,
     /// `<target>:lock` may be this run's.
     pub(super) linking: bool,
     pub(super) kind: LockKind,
+    /// The private lock file, in the session of this call of [`Acquirer::acquire`].
+    pub(super) beating: Option<Handle>,
     /// For names that are never used twice; shared with every [`Held`] of this run.
     pub(super) number: Arc<AtomicU64>,
     /// The lock was won before, and what the winner did may be half done.
@@ -89,8 +99,10 @@ impl Acquirer {
             earlier: Vec::new(),
             made: false,
             attempted: false,
+            used_early: false,
             linking: false,
             kind: LockKind::Without,
+            beating: None,
             number: Arc::new(AtomicU64::new(1)),
             won: false,
             deposed: None,
@@ -118,18 +130,25 @@ impl Acquirer {
     }
 
     async fn try_to_acquire(&mut self, files: &dyn Files) -> Result<Held, Failure> {
+        self.beating = None;
         if self.attempted && !self.made {
             // The link died while the directory was being made; what of it is still on its
             // way must not meet what is made now.
             self.undo(files).await;
             self.begin_anew()?;
+            self.context.nothing_there = false;
         }
         if self.context.options.no_lock {
             return self.go_without(files).await;
         }
         for _ in 0..ACQUIRE_TRIES {
-            let decision = self.decide(files).await?;
-            if !self.made && !self.make(files).await? {
+            let decision = match self.context.nothing_there {
+                true => Decision::Free,
+                false => self.decide(files).await?,
+            };
+            let made = self.made || self.make(files).await?;
+            self.context.nothing_there = false;
+            if !made {
                 self.begin_anew()?;
                 continue;
             }
@@ -154,6 +173,7 @@ impl Acquirer {
         }
         self.attempted = true;
         self.make_directories(files).await?;
+        self.tell_made();
         self.made = true;
         self.kind = LockKind::Without;
         Ok(self.held())
@@ -163,17 +183,26 @@ impl Acquirer {
     async fn make(&mut self, files: &dyn Files) -> Result<bool, Failure> {
         self.attempted = true;
         self.make_directories(files).await?;
+        self.tell_made();
         let text = self.info.to_text();
         match small_file::write_new(files, &self.private().lock(), &text, LOCK_MODE).await {
             Err(error) if error.is_not_found() => return Ok(false),
             outcome => outcome.map_err(|error| self.remote(&error))?,
         }
         let private_lock = self.private().lock();
-        let (written, proven, read) = tokio::join!(
-            files.lstat(&private_lock),
-            self.prove(files),
-            look::read_content(files, &private_lock)
-        );
+        let reading = async {
+            let handle = files.open(&private_lock, OpenMode::READ_WRITE, None).await?;
+            let read = small_file::read_handle(files, &handle, LOCK_FILE_MAX_BYTES + 1).await;
+            Ok((handle, read))
+        };
+        let (written, proven, read) = tokio::join!(files.lstat(&private_lock), self.prove(files), reading);
+        let read = match read {
+            Ok((handle, read)) => {
+                self.keep_open(files, handle).await.map_err(|error| self.remote(&error))?;
+                read
+            }
+            Err(error) => Err(error),
+        };
         match written {
             Err(error) if error.is_not_found() => return Ok(false),
             Err(error) => return Err(self.remote(&error)),
@@ -193,7 +222,7 @@ impl Acquirer {
         // something else than was written, would be in everybody's way for good.
         let Some(kind) = proven? else { return Ok(false) };
         match read {
-            Ok((_, bytes)) if bytes == text => {}
+            Ok(bytes) if bytes == text => {}
             Ok(_) => {
                 return Err(self
                     .failed("the server took the lock file but does not keep what was written to it")
@@ -208,6 +237,14 @@ impl Acquirer {
         self.kind = kind;
         self.made = true;
         Ok(true)
+    }
+
+    /// For the first beat, where that may go through an open handle.
+    async fn keep_open(&mut self, files: &dyn Files, handle: Handle) -> Result<(), RemoteError> {
+        match self.beating.replace(handle) {
+            Some(old) => files.close_unheard(old).await,
+            None => Ok(()),
+        }
     }
 
     /// Makes the temp directory where it is missing, and this run's directory in it. Others
@@ -227,7 +264,18 @@ impl Acquirer {
     /// Gives what failed where another try may do better.
     async fn try_to_make_directories(&self, files: &dyn Files) -> Result<Option<RemoteError>, Failure> {
         let names = &self.context.names;
-        if let Err(error) = files.make_directory(names.temp(), DIRECTORY_MODE).await {
+        let private = self.private();
+        let making_temp = files.make_directory(names.temp(), DIRECTORY_MODE);
+        let making = files.make_directory(private.directory(), DIRECTORY_MODE);
+        let look = async || tokio::join!(files.lstat(names.temp()), files.lstat(private.directory()));
+        // A name that others made may lead elsewhere: then one thing after the other.
+        let (made_temp, rest) = if files.features().in_order && self.context.nothing_there {
+            let (made_temp, made, seen) = tokio::join!(biased; making_temp, making, look());
+            (made_temp, Some((made, Some(seen))))
+        } else {
+            (making_temp.await, None)
+        };
+        if let Err(error) = made_temp {
             match files.lstat(names.temp()).await {
                 Ok(attributes) if attributes.kind == FileKind::Directory => {}
                 Ok(attributes) if attributes.kind == FileKind::Unknown => {}
@@ -241,14 +289,9 @@ impl Acquirer {
                 Err(_) => return Err(self.remote(&error)),
             }
         }
-        let private = self.private();
-        let look = async || tokio::join!(files.lstat(names.temp()), files.lstat(private.directory()));
-        let making = files.make_directory(private.directory(), DIRECTORY_MODE);
-        let (made, seen) = if files.features().in_order {
-            let (made, seen) = tokio::join!(making, look());
-            (made, Some(seen))
-        } else {
-            (making.await, None)
+        let (made, seen) = match rest {
+            Some(rest) => rest,
+            None => (files.make_directory(private.directory(), DIRECTORY_MODE).await, None),
         };
         match made {
             Ok(()) => {}
@@ -337,14 +380,22 @@ impl Acquirer {
         if !self.attempted {
             return;
         }
+        self.context.made.send_replace(None);
         let private = self.private();
         let aside = private.taken_lock(self.next_number());
         let linking = std::mem::take(&mut self.linking);
         let names = &self.context.names;
+        let beating = self.beating.take();
         let removing = async {
+            if let Some(handle) = beating {
+                files.close_unheard(handle).await?;
+            }
             remove_if_there(files, &private.lock()).await?;
             if linking {
                 give_back_own(files, names, self.run, &aside).await?;
+            }
+            if self.used_early {
+                clear_early(files, &private).await?;
             }
             clear_private(files, names, &private).await
         };
@@ -355,8 +406,14 @@ impl Acquirer {
         self.made = false;
     }
 
+    fn tell_made(&mut self) {
+        self.used_early |= self.context.made.receiver_count() > 0;
+        self.context.made.send_replace(Some(self.private()));
+    }
+
     /// Takes a fresh run id after this run's directory was fenced away.
     pub(super) fn begin_anew(&mut self) -> Result<(), Failure> {
+        self.context.made.send_replace(None);
         self.earlier.push(self.run);
         self.run = fresh_run(&self.context)?;
         self.info.run = self.run;

@@ -105,7 +105,11 @@ async fn fence_temp(
         }
         let mut fenced = Vec::new();
         let mut moved_any = false;
-        for entry in files.list(names.temp(), TEMP_ENTRIES_MAX).await.map_err(|error| failed(&error))? {
+        let entries = files.list(names.temp(), TEMP_ENTRIES_MAX).await.map_err(|error| failed(&error))?;
+        let own = |name: &[u8]| matches!(names.entry(name), Entry::Run(run) if run == held.run);
+        let alone = names == &held.names && entries.iter().all(|entry| own(&entry.name));
+        held.alone.store(alone, Ordering::Relaxed);
+        for entry in entries {
             let from = match names.entry(&entry.name) {
                 Entry::Run(run) if run == held.run => continue,
                 Entry::Run(_) | Entry::Fenced => names.temp().join(&entry.name),

@@ -44,6 +44,8 @@ pub struct Held {
     pub(super) number: Arc<AtomicU64>,
     /// A fence may have been cut off half way.
     pub(super) fencing_began: AtomicBool,
+    /// Fencing has seen nothing in the temp directory but this run's own directory.
+    pub(super) alone: AtomicBool,
     /// Set once and for good: there is nothing to give back any more.
     pub(super) lost: AtomicBool,
     /// When the last acknowledged beat was sent, by a clock that counts suspend.
@@ -67,6 +69,12 @@ impl Held {
     /// The names in this run's private directory, which stands already.
     pub fn private(&self) -> &RunNames {
         &self.private
+    }
+
+    /// With the lock held and after fencing: whether nothing but this run's own directory
+    /// stands in the temp directory.
+    pub fn is_alone(&self) -> bool {
+        self.alone.load(Ordering::Relaxed)
     }
 
     pub fn kind(&self) -> LockKind {

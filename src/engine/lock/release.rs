@@ -24,14 +24,15 @@ pub async fn release(files: &dyn Files, held: &Held) -> Result<(), Failure> {
     let failed = |error: RemoteError| Failure::remote(Phase::Clean, held.place(), &error);
     if held.kind == LockKind::Linked && !held.lost.load(Ordering::Relaxed) && files.features().in_order {
         let (private, aside) = (held.private.lock(), held.private.taken_lock(held.next_number()));
-        let (removed, moved, gone) = tokio::join!(
+        let (removed, moved, gone, cleared) = tokio::join!(
             biased;
             remove_if_there(files, &private),
             move_to_unused(files, held.names.lock(), &aside),
-            files.remove(&aside)
+            files.remove(&aside),
+            clear_private(files, &held.names, &held.private)
         );
         if [&removed, &moved, &gone].iter().all(|outcome| outcome.is_ok()) {
-            return clear_private(files, &held.names, &held.private).await.map_err(failed);
+            return cleared.map_err(failed);
         }
     }
     if held.kind != LockKind::Without {
@@ -91,6 +92,19 @@ async fn give_back(files: &dyn Files, held: &Held) -> Result<(), RemoteError> {
     }
 }
 
+/// Removes what was sent into a private directory whose run did not get the lock. Only a
+/// dead link is an error.
+pub(super) async fn clear_early(files: &dyn Files, private: &RunNames) -> Result<(), RemoteError> {
+    let entries = match files.list(private.directory(), RUN_ENTRIES_MAX).await {
+        Ok(entries) => entries,
+        Err(error) => return stop_at_link(error),
+    };
+    for entry in entries.iter().filter(|entry| RunNames::is_merged(&entry.name)) {
+        remove_if_there(files, &private.directory().join(&entry.name)).await.or_else(stop_at_link)?;
+    }
+    Ok(())
+}
+
 /// Removes a run's private directory with the locks that were moved into it, and the temp
 /// directory, where nothing else is left in them. Only a dead link is an error.
 pub(super) async fn clear_private(
@@ -99,8 +113,11 @@ pub(super) async fn clear_private(
     private: &RunNames,
 ) -> Result<(), RemoteError> {
     if files.features().in_order {
-        let both =
-            tokio::join!(files.remove_directory(private.directory()), files.remove_directory(names.temp()));
+        let both = tokio::join!(
+            biased;
+            files.remove_directory(private.directory()),
+            files.remove_directory(names.temp())
+        );
         match both {
             (Ok(()), Ok(())) => return Ok(()),
             // The second may have come before the first, or something else is in there.

@@ -159,14 +159,23 @@ impl Acquirer {
     /// `None`: it is another's already.
     pub(super) async fn look_at_the_win(&mut self, files: &dyn Files) -> Result<Option<Held>, Failure> {
         let mut held = self.held();
-        let mut handle = None;
-        let beaten = held.beat(files, &mut handle, 1).await;
-        let (standing, closed) = tokio::join!(held.standing(files), async {
-            match handle {
-                Some(handle) => files.close(handle).await,
-                None => Ok(()),
-            }
-        });
+        // Of a lock that is no link the beats go elsewhere.
+        let mut handle = self.beating.take();
+        if let Some(unused) = handle.take_if(|_| self.kind != LockKind::Linked) {
+            files.close_unheard(unused).await.map_err(|error| self.remote(&error))?;
+        }
+        let was_open = handle.is_some();
+        let beating = held.beat(files, &mut handle, 1);
+        let (beaten, standing) = if was_open && files.features().in_order {
+            tokio::join!(biased; beating, held.standing(files))
+        } else {
+            (beating.await, held.standing(files).await)
+        };
+        let closed = match handle {
+            // Every beat that counts is acknowledged by its write.
+            Some(handle) => files.close_unheard(handle).await,
+            None => Ok(()),
+        };
         let standing = standing.map_err(|error| self.remote(&error))?;
         let Standing::Ours { beat } = standing else {
             if !self.private_stands(files).await? {
@@ -200,6 +209,7 @@ impl Acquirer {
             deposed: self.deposed.clone(),
             number: self.number.clone(),
             fencing_began: AtomicBool::new(self.won),
+            alone: AtomicBool::new(false),
             lost: AtomicBool::new(false),
             beat_sent: Mutex::new(Duration::ZERO),
         }

@@ -45,6 +45,9 @@ impl Merge {
     /// Merges chunks as they are published; returns when all are merged.
     pub async fn run(self) -> Result<MergedBy, Failure> {
         if !self.by_script().await? {
+            if self.placed && sftp::nothing_but_placed(&self.board, self.geometry.chunks()).await {
+                return Ok(MergedBy::Placed);
+            }
             self.over_sftp().await?.run().await?;
             return Ok(if self.placed { MergedBy::Placed } else { MergedBy::Sftp });
         }
@@ -110,15 +113,31 @@ pub async fn write_record(
     merged: u64,
     generation: RunId,
 ) -> Result<(), Failure> {
+    write_private_record(site, run, geometry, merged, generation).await?;
+    publish_record(site, run).await
+}
+
+/// The first half of [`write_record`].
+pub async fn write_private_record(
+    site: &Site,
+    run: &RunNames,
+    geometry: Geometry,
+    merged: u64,
+    generation: RunId,
+) -> Result<(), Failure> {
     let failed = site.failed(Phase::Merge);
     let record =
         Record::new(site.names.target().file_name(), geometry, merged, generation).ok_or_else(|| {
             Failure::new(FailureKind::Failed, Phase::Merge, site.place(), "more chunks than there are")
         })?;
-    let private = run.new_record();
-    let files = site.files.as_ref();
     let content = Bytes::from(record.to_string());
     // One that claims nothing need not outlive a power cut.
-    write_file(files, &private, content, RECORD_MODE, merged > 0).await.map_err(&failed)?;
-    publish(files, &private, &site.names.record()).await.map_err(&failed)
+    let durable = merged > 0;
+    write_file(site.files.as_ref(), &run.new_record(), content, RECORD_MODE, durable).await.map_err(failed)
+}
+
+/// The second half of [`write_record`].
+pub async fn publish_record(site: &Site, run: &RunNames) -> Result<(), Failure> {
+    let (private, record) = (run.new_record(), site.names.record());
+    publish(site.files.as_ref(), &private, &record).await.map_err(site.failed(Phase::Merge))
 }

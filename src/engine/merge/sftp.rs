@@ -159,6 +159,20 @@ impl SftpMerge {
     }
 }
 
+/// Returns when there is something to merge. True: the rest is one batch of placed chunks,
+/// whose receipts say the same as a record would, and the commit looks and syncs.
+pub async fn nothing_but_placed(board: &Board, chunks: u64) -> bool {
+    let from = board.merged();
+    board.wait_until(|found| from == chunks || ready(from, chunks, false, found)).await;
+    let rest = board.next(PLACED_BATCH);
+    let placed = rest.iter().all(|(_, how)| *how == Published::Placed);
+    let all = from + rest.len() as u64 == chunks;
+    if all && placed {
+        board.merge(chunks);
+    }
+    all && placed
+}
+
 /// A batch of placed chunks is worth a sync only when it is full or the last; a stored
 /// one is merged at once.
 fn ready(from: u64, chunks: u64, eager: bool, found: &Found) -> bool {

@@ -9,10 +9,10 @@ use tokio::sync::watch;
 use crate::engine::io::{create_with, publish, write_all};
 use crate::engine::site::Site;
 use crate::model::checksum::{Chain, Checksum, Method};
-use crate::model::manifest::Manifest;
+use crate::model::manifest::{Baseline, Manifest};
 use crate::model::names::RunNames;
-use crate::remote::RemoteError;
 use crate::remote::files::{Files, Handle};
+use crate::remote::{RemoteError, RemoteErrorKind};
 
 /// Readable by its owner only, like all in the temp directory.
 const MODE: u32 = 0o600;
@@ -24,8 +24,8 @@ pub struct ManifestFile {
     /// How many lines are noted, and how many of them the target has acknowledged.
     noted: watch::Sender<u64>,
     written: watch::Sender<u64>,
-    files: Arc<dyn Files>,
-    handle: Handle,
+    /// The file on the target, once there is one.
+    open: Mutex<Option<(Arc<dyn Files>, Handle)>>,
     contradicted: AtomicBool,
 }
 
@@ -37,27 +37,60 @@ struct State {
 }
 
 impl ManifestFile {
-    /// Puts `manifest` in place of the one that is there, as a new file: a handle that
-    /// an old run still holds speaks of the old one.
-    pub async fn create(
+    /// One that is not on the target yet.
+    pub fn new(manifest: Manifest) -> ManifestFile {
+        let known = manifest.known();
+        ManifestFile {
+            state: Mutex::new(State { manifest, waiting: String::new(), waiting_from: known + 1 }),
+            noted: watch::Sender::new(known),
+            written: watch::Sender::new(0),
+            open: Mutex::default(),
+            contradicted: AtomicBool::new(false),
+        }
+    }
+
+    /// In place of the one that is there, as a new file: a handle that an old run still
+    /// holds speaks of the old one. To be called before lines are written.
+    pub async fn put_in_place(
+        &self,
         site: &Site,
         run: &RunNames,
-        manifest: Manifest,
-    ) -> Result<ManifestFile, RemoteError> {
-        let private = run.new_manifest();
-        let content = Bytes::from(manifest.encode());
-        let handle = create_with(site.files.as_ref(), &private, content, MODE).await?;
-        publish(site.files.as_ref(), &private, &site.names.manifest()).await?;
-        let known = manifest.known();
-        let state = State { manifest, waiting: String::new(), waiting_from: known + 1 };
-        Ok(ManifestFile {
-            state: Mutex::new(state),
-            noted: watch::Sender::new(known),
-            written: watch::Sender::new(known),
-            files: site.files.clone(),
-            handle,
-            contradicted: AtomicBool::new(false),
-        })
+        baseline: Baseline,
+    ) -> Result<(), RemoteError> {
+        if self.open().is_none() || self.lock().manifest.baseline != baseline {
+            self.write_private(site, run, baseline).await?;
+        }
+        publish(site.files.as_ref(), &run.new_manifest(), &site.names.manifest()).await
+    }
+
+    /// The first half of it, which nobody else sees.
+    pub async fn write_private(
+        &self,
+        site: &Site,
+        run: &RunNames,
+        baseline: Baseline,
+    ) -> Result<(), RemoteError> {
+        let (content, known) = {
+            let mut state = self.lock();
+            state.manifest.baseline = baseline;
+            state.waiting.clear();
+            (Bytes::from(state.manifest.encode()), state.manifest.known())
+        };
+        let handle = create_with(site.files.as_ref(), &run.new_manifest(), content, MODE).await?;
+        let old = self.open_lock().replace((site.files.clone(), handle));
+        if let Some((files, outdated)) = old {
+            files.close_unheard(outdated).await?;
+        }
+        self.written.send_replace(known);
+        Ok(())
+    }
+
+    fn open_lock(&self) -> MutexGuard<'_, Option<(Arc<dyn Files>, Handle)>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(&self) -> Option<(Arc<dyn Files>, Handle)> {
+        self.open_lock().clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -111,6 +144,9 @@ impl ManifestFile {
 
     /// Writes lines as they are noted. Ends only with an error; drop it when done.
     pub async fn write_lines(&self) -> Result<(), RemoteError> {
+        let Some((files, handle)) = self.open() else {
+            return Err(RemoteError::new(RemoteErrorKind::Failure, "the manifest is not there yet"));
+        };
         let mut noted = self.noted.subscribe();
         loop {
             let (lines, offset, last) = {
@@ -124,7 +160,7 @@ impl ManifestFile {
                 }
                 continue;
             }
-            write_all(self.files.as_ref(), &self.handle, offset, Bytes::from(lines)).await?;
+            write_all(files.as_ref(), &handle, offset, Bytes::from(lines)).await?;
             self.written.send_replace(last);
         }
     }
@@ -135,7 +171,12 @@ impl ManifestFile {
         let _ = self.written.subscribe().wait_for(|written| *written >= n).await;
     }
 
+    /// Every line that counts was acknowledged.
     pub async fn close(&self) -> Result<(), RemoteError> {
-        self.files.close(self.handle.clone()).await
+        let open = self.open_lock().take();
+        match open {
+            Some((files, handle)) => files.close_unheard(handle).await,
+            None => Ok(()),
+        }
     }
 }

@@ -18,7 +18,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::board::Board;
@@ -30,6 +30,7 @@ use super::monitor::Monitor;
 use super::receipts::Receipts;
 use super::site::{EarlyFiles, Site};
 use super::source::Source;
+use crate::model::names::RunNames;
 use crate::model::plan::Plan;
 use crate::model::remote_path::RemotePath;
 use crate::model::run_id::RunId;
@@ -55,10 +56,19 @@ pub enum Destination {
     Placed { merged: RemotePath, generation: RunId },
 }
 
+/// The lock is held, older runs are fenced, and the manifest stands on the target: from here
+/// on chunks may be published.
+pub struct Permit {
+    pub guard: Guard,
+    /// Where they are prepared already.
+    pub receipts: Option<Receipts>,
+}
+
 /// Everything that one upload needs.
 pub struct Upload {
     pub site: Site,
-    pub guard: Guard,
+    /// Names in this run's private directory, which is all that is touched before the permit.
+    pub run: RunNames,
     /// Counts the attempts of this run, so that no private name is used twice.
     pub attempt: u64,
     pub source: Source,
@@ -121,7 +131,7 @@ struct Awaited {
 impl Upload {
     /// Returns when every missing chunk is published. Dropped or failed, it leaves what
     /// was published; parts stay in the private directory.
-    pub async fn run(mut self) -> Result<(), Failure> {
+    pub async fn run(mut self, permit: oneshot::Receiver<Permit>) -> Result<(), Failure> {
         let geometry = self.plan.geometry;
         let pieces = Arc::new(Queue::new(QUEUED_PIECES));
         let (events, mut event_queue) = mpsc::channel(QUEUED_EVENTS);
@@ -137,7 +147,7 @@ impl Upload {
                 source: self.source.clone(),
             }),
             lane::Ground {
-                run: self.guard.run_names().clone(),
+                run: self.run.clone(),
                 attempt: self.attempt,
                 destination: self.destination.clone(),
                 geometry,
@@ -163,25 +173,11 @@ impl Upload {
             }
             .run(),
         );
-        tasks.spawn({
-            let (manifest, place) = (self.manifest.clone(), self.site.place());
-            async move {
-                manifest.write_lines().await.map_err(|error| Failure::remote(Phase::Upload, place, &error))
-            }
-        });
-        let receipts = Receipts::prepare(&self.site, self.guard.run_names(), self.attempt)
-            .await
-            .map_err(|error| self.failed(&error))?;
-        let publisher = Publisher {
-            site: self.site.clone(),
-            guard: self.guard.clone(),
-            attempt: self.attempt,
-            destination: self.destination.clone(),
-            geometry,
-            manifest: self.manifest.clone(),
-            receipts,
-            lanes: crew.lanes(),
-        };
+        let lanes = crew.lanes();
+        let mut permitted = pin!(self.prepare_publishing(permit, lanes.clone()));
+        let mut publisher: Option<Arc<Publisher>> = None;
+        // All of them is there; they wait for the permit.
+        let mut complete = Vec::new();
 
         let mut awaited: BTreeMap<u64, Awaited> = self
             .plan
@@ -193,8 +189,9 @@ impl Upload {
         let mut publishing = FuturesUnordered::new();
         let mut known = 0;
         let mut closed = false;
-        let mut closing = pin!(publisher.close(self.plan.missing.last().copied()));
-        while !closed || !publishing.is_empty() {
+        let end = self.plan.missing.last().map(|last| geometry.end(*last));
+        let mut closing = pin!(publish::close(&self.site, &lanes, &self.destination, end));
+        while !closed || publisher.is_none() || !publishing.is_empty() {
             tokio::select! {
                 Some(event) = event_queue.recv() => {
                     let chunk = match event {
@@ -217,8 +214,17 @@ impl Upload {
                         if placed {
                             self.board.fill(chunk);
                         }
-                        publishing.push(publisher.publish(chunk));
+                        match &publisher {
+                            Some(publisher) => publishing.push(publisher.clone().publish(chunk)),
+                            None => complete.push(chunk),
+                        }
                     }
+                }
+                prepared = &mut permitted, if publisher.is_none() => {
+                    let prepared = Arc::new(prepared?);
+                    publishing.extend(complete.drain(..).map(|chunk| prepared.clone().publish(chunk)));
+                    tasks.spawn(write_lines(self.manifest.clone(), self.site.place()));
+                    publisher = Some(prepared);
                 }
                 Some(published) = publishing.next(), if !publishing.is_empty() => {
                     let (chunk, how) = published?;
@@ -226,7 +232,8 @@ impl Upload {
                     self.board.publish(chunk, how);
                 }
                 // Placed chunks are published by name; of stored ones publishing closes what is open.
-                outcome = &mut closing, if !closed && awaited.is_empty() && (placed || publishing.is_empty()) => {
+                outcome = &mut closing, if !closed && awaited.is_empty()
+                    && (placed || (publishing.is_empty() && complete.is_empty())) => {
                     outcome?;
                     closed = true;
                 }
@@ -248,11 +255,38 @@ impl Upload {
         Ok(())
     }
 
-    fn failed(&self, error: &crate::remote::RemoteError) -> Failure {
-        Failure::remote(Phase::Upload, self.site.place(), error)
+    async fn prepare_publishing(
+        &self,
+        permit: oneshot::Receiver<Permit>,
+        lanes: crew::Lanes,
+    ) -> Result<Publisher, Failure> {
+        let Ok(Permit { guard, receipts }) = permit.await else {
+            return Err(self.crashed(&"it was given up"));
+        };
+        let receipts = match receipts {
+            Some(receipts) => receipts,
+            None => Receipts::prepare(&self.site, &self.run, self.attempt)
+                .await
+                .map_err(self.site.failed(Phase::Upload))?,
+        };
+        Ok(Publisher {
+            site: self.site.clone(),
+            guard,
+            run: self.run.clone(),
+            attempt: self.attempt,
+            destination: self.destination.clone(),
+            geometry: self.plan.geometry,
+            manifest: self.manifest.clone(),
+            receipts,
+            lanes,
+        })
     }
 
     fn crashed(&self, error: &dyn std::fmt::Display) -> Failure {
         Failure::new(FailureKind::Failed, Phase::Upload, self.site.place(), error)
     }
+}
+
+async fn write_lines(manifest: Arc<ManifestFile>, place: String) -> Result<(), Failure> {
+    manifest.write_lines().await.map_err(|error| Failure::remote(Phase::Upload, place, &error))
 }
