@@ -102,11 +102,14 @@ fn fast_is_what_the_target_can_do() {
 
 #[test]
 fn damage_on_the_way_is_found_and_mended() {
-    // Python hashes along with the upload, and does not look at what it has seen again.
+    // What hashes along with the upload does not look at what it has seen again. Python does
+    // everywhere, others where the round trip is long, and not with chunks of such a size.
+    const ODD_CHUNKS: [&str; 2] = ["--chunk-size", "65600B"];
     for target in Target::all().into_iter().filter(|target| target.verified_by != "sha256-target") {
         let client = Client::of(&target.sshd);
         let source = client.source("source", CHUNKS * CHUNK, 1);
-        let mut run = client.start_put(&source, target.path(), &["--verify", "fast", SLOW]);
+        let options = [&["--verify", "fast", SLOW][..], &ODD_CHUNKS].concat();
+        let mut run = client.start_put(&source, target.path(), &options);
         run.until("chunks", || published(&target.sshd, &target.path()).contains(&8));
         target.damage(3);
         let outcome = run.wait().expect(0).says("1 of 40 chunks are damaged");
