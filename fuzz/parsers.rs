@@ -82,6 +82,9 @@ pub const PARSERS: [Parser; 18] = [
               source-mode: 644\ntarget-before: absent\nsize: 60000000\nchunk-size: 10485760\nchunk-lines:\n\
               11129c66d55dc0814cd7f20ac2fd507702e367354e80ab0730783e150fa03bf7\n\
               5e545013d737c706b06277f6063f544afa856d8e166bb3ad3ca13c4f06c19e96\n",
+            b"haul-manifest: 2\nsource-name: a\nsource-identity: 1:2:200:3:4\nsource-mode: 644\n\
+              target-before: absent\nsize: 200\nchunk-size: 4096\nmethod: crc\nchunk-lines:\n\
+              0000000100000000000000000000000000000000000000000000000000000000\n",
         ],
     },
     Parser {
@@ -187,7 +190,7 @@ pub const PARSERS: [Parser; 18] = [
     Parser {
         name: "known_hosts",
         feed: |data| {
-            let key = HostKey::from_blob(&KEY[..]).expect("a key");
+            let key = HostKey::from_blob(KEY).expect("a key");
             for name in ["web1", "[10.0.0.1]:2222"] {
                 let _ = known_hosts::judge(&[data], name, &key);
                 let _ = known_hosts::judge_authority(&[data], name, &key, &key);
@@ -385,6 +388,6 @@ impl World for OneFile<'_> {
     }
 
     fn succeeds(&self, command: &str) -> Result<bool, String> {
-        Ok(command.len() % 2 == 0)
+        Ok(command.len().is_multiple_of(2))
     }
 }

@@ -9,6 +9,7 @@ mod container;
 mod counts;
 mod crash;
 mod demo;
+mod documented_tests;
 mod engine;
 mod exec;
 mod exec_examples;

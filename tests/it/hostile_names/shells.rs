@@ -196,7 +196,7 @@ fn names_as_directory_program_and_variable() {
     }
 }
 
-fn digest_of(content: &[u8]) -> Checksum {
+fn checksum_of(content: &[u8]) -> Checksum {
     let mut chain = Chain::new(Method::Sha256);
     chain.update(content);
     chain.finish()
@@ -214,9 +214,13 @@ async fn names_are_hashed_behind_every_login_shell() {
             let path = [ground.path().as_os_str().as_bytes(), b"/", &name[..]].concat();
             let path = RemotePath::new(path).expect("a path");
             let content = [&name[..], b"\0"].concat();
-            let (program, method, size) = (HashProgram::Coreutils, Method::Sha256, content.len() as u64);
-            let hashed = hash_file(&*connection, program, method, &path, size, |_| ()).await;
-            assert_eq!(hashed.map_err(|error| error.to_string()), Ok(digest_of(&content)), "{login}: {path}");
+            let (program, size) = (HashProgram::Coreutils, content.len() as u64);
+            let hashed = hash_file(&*connection, program, Method::Sha256, &path, size, |_| ()).await;
+            assert_eq!(
+                hashed.map_err(|error| error.to_string()),
+                Ok(checksum_of(&content)),
+                "{login}: {path}"
+            );
         }
         ground.assert_untouched(login);
     }
