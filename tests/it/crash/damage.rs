@@ -10,7 +10,8 @@ use haul::engine::failure::FailureKind;
 use haul::remote::faulty::{Call, Fault, FaultScript, Moment};
 
 use super::cases::finishes;
-use super::scene::{CHUNK, CHUNKS, PLACED, POOR, SCRIPT, STORED, Scene, Stands, Way, merged_files, names_in};
+use super::client::{PLACED, POOR, SCRIPT, STORED, Way};
+use super::scene::{CHUNK, CHUNKS, Scene, Stands, merged_files, names_in};
 use super::verdict::{Broken, Finding, Verdict};
 use super::{Sweeps, calls_of, chosen};
 
