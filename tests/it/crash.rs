@@ -9,8 +9,10 @@
 //! sweep n times with other second faults, `HAUL_CRASH_EVERY=1` takes every call, also where
 //! a shell makes that slow.
 
+pub mod after_death;
 pub mod cases;
 pub mod damage;
+pub mod others;
 pub mod scene;
 mod server;
 pub mod verdict;
@@ -31,6 +33,8 @@ use verdict::{Broken, Finding, Verdict};
 const WORKERS: usize = 2;
 /// The first calls make the connection: what goes wrong there is said, not retried.
 const CONNECTING_CALLS: usize = 2;
+/// Moments of the other client at which the one that was suspended wakes up.
+const SUSPENSIONS: usize = 5;
 /// Failed cases that are told in full.
 const TOLD: usize = 3;
 
@@ -305,6 +309,22 @@ fn bytes_that_are_swallowed_by_a_poor_server() {
 #[test]
 fn bytes_that_are_swallowed_under_the_script() {
     sweep_swallowed(SCRIPT);
+}
+
+/// A client stands still while it cleans up after its commit, for so long that another takes
+/// its lock for dead: when it wakes up, it leaves alone what is the other's.
+#[test]
+fn suspended_while_cleaning_up_after_a_commit() {
+    let mut sweeps = Sweeps::default();
+    for way in [PLACED, STORED] {
+        let calls = calls_of(way, true).calls;
+        let commit = calls.iter().position(others::is_commit).expect("a commit") + 1;
+        let numbers: Vec<usize> = (commit + 1..=calls.len()).flat_map(|k| [k; SUSPENSIONS]).collect();
+        let what = format!("{}, committed, suspended, and another", way.name);
+        sweeps.sweep(&what, &numbers, |k, seed| {
+            others::interleaved(&Scene::new(way, true), k, calls.len(), seed)
+        });
+    }
 }
 
 /// A dead holder is watched, and what it works in cannot be listed once: no sign of life.

@@ -488,6 +488,23 @@ impl Ran {
         self.calls.iter().skip(skipped).filter_map(|call| self.chunk_of(call)).collect()
     }
 
+    /// The stored chunks that the run itself had seen to be published, as it did something
+    /// with them: they are not to be sent again, whatever stands in the temp directory.
+    pub fn seen_published(&self) -> BTreeSet<u64> {
+        self.seen_published_before(self.calls.len())
+    }
+
+    pub fn seen_published_before(&self, calls: usize) -> BTreeSet<u64> {
+        let seen =
+            self.calls.iter().take(calls).filter(|call| {
+                matches!(call.operation, "open" | "read" | "rename" | "posix-rename" | "remove")
+            });
+        seen.filter_map(|call| {
+            call.object.split(" -> ").next()?.rsplit_once("/alice-target:")?.1.parse().ok()
+        })
+        .collect()
+    }
+
     fn chunk_of(&self, call: &Call) -> Option<u64> {
         if call.operation != "write" {
             return None;

@@ -12,10 +12,10 @@ use haul::remote::RemoteErrorKind;
 use haul::remote::faulty::{Call, Fault, FaultScript};
 use haul::remote::files::Features;
 
-use crate::crash::cases::{
-    cut, killed, late, next_random, overtaken, power_cut, refused, source_changes, swallowed, target_changes,
-};
+use crate::crash::after_death::{late, power_cut};
+use crate::crash::cases::{cut, killed, next_random, refused, swallowed};
 use crate::crash::damage::{Came, harms, moment};
+use crate::crash::others::{interleaved, overtaken, source_changes, target_changes};
 use crate::crash::scene::{Before, PLACED, PLACED_SHELL, POOR, SCRIPT, STORED, Scene, Way};
 use crate::crash::verdict::Verdict;
 
@@ -70,6 +70,7 @@ enum Kind {
     Refused(RemoteErrorKind),
     Swallowed(&'static str, Fault),
     Overtaken,
+    Interleaved,
     TargetChanges,
     SourceChanges,
 }
@@ -88,6 +89,7 @@ const FAULTS: &[(&str, Kind)] = &[
     ("write-corrupted", Kind::Swallowed("write", Fault::CorruptWrite)),
     ("copy-short", Kind::Swallowed("copy-data", Fault::ShortCopy)),
     ("suspended-and-overtaken", Kind::Overtaken),
+    ("suspended-and-interleaved", Kind::Interleaved),
     ("target-changes", Kind::TargetChanges),
     ("source-changes", Kind::SourceChanges),
 ];
@@ -264,7 +266,7 @@ impl Plan {
             // Without a sync nothing can be promised. What a command writes is not seen. A lock
             // that is zeroed where a run's private files are gone may be another user's.
             Kind::PowerCut => way.paused() && features.fsync && whole,
-            Kind::Overtaken => way.paused() && !way.remove_first,
+            Kind::Overtaken | Kind::Interleaved => way.paused() && !way.remove_first,
             Kind::TargetChanges => !way.remove_first,
             Kind::Swallowed(operation, _) => {
                 whole && (operation != "copy-data" || features.copy_data && way.merge == MergeMethod::Sftp)
@@ -349,6 +351,7 @@ impl Plan {
             Kind::Refused(kind) => refused(&scene, kind, k, seed),
             Kind::Swallowed(operation, fault) => swallowed(&scene, operation, fault, k, seed),
             Kind::Overtaken => overtaken(&scene, k, seed),
+            Kind::Interleaved => interleaved(&scene, k, calls, seed),
             Kind::TargetChanges => target_changes(&scene, k, seed),
             Kind::SourceChanges => source_changes(&scene, k, seed),
         };
