@@ -6,4 +6,6 @@ use libfuzzer_sys::fuzz_target;
 #[path = "parsers.rs"]
 mod parsers;
 
-fuzz_target!(|data: &[u8]| parsers::named(env!("CARGO_BIN_NAME")).run(data));
+fuzz_target!(|data: &[u8]| {
+    parsers::named(env!("CARGO_BIN_NAME")).run(data);
+});

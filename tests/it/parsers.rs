@@ -69,9 +69,7 @@ impl Random {
 fn no_damaged_input_panics_or_hangs() {
     let mut random = Random(7);
     for parser in &list::PARSERS {
-        for seed in parser.seeds.iter().chain([&&b""[..]]) {
-            parser.run(seed);
-        }
+        parser.run(b"");
         for _ in 0..INPUTS {
             let mut input = parser.seeds[random.below(parser.seeds.len())].to_vec();
             (0..=random.below(4)).for_each(|_| random.damage(&mut input));
@@ -89,7 +87,13 @@ fn no_damaged_input_panics_or_hangs() {
     }
 }
 
-/// Good input is taken, or the test above shows nothing.
+/// Else damage to it shows little.
+#[test]
+fn good_input_is_taken() {
+    let refused = list::PARSERS.iter().filter(|parser| !parser.seeds.iter().any(|seed| parser.run(seed)));
+    assert_eq!(refused.map(|parser| parser.name).collect::<Vec<_>>(), Vec::<&str>::new());
+}
+
 #[test]
 fn every_parser_has_a_fuzz_target() {
     let manifest = include_str!("../../fuzz/Cargo.toml");

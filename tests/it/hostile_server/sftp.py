@@ -93,7 +93,7 @@ def answer(kind, ident, body):
     if kind == READDIR:
         answer.turn = getattr(answer, "turn", 0) + 1
         if HOW == "listing":
-            return send(NAME, ident + names([b"name %d" % (answer.turn * 100 + n) for n in range(100)]))
+            return send(NAME, ident + names([b"name %d" % (answer.turn * 1000 + n) for n in range(1000)]))
         if answer.turn % 2:
             return send(NAME, ident + names(NAMES + [b"n" * 4000] * (HOW == "long")))
         return status(ident, EOF)
