@@ -10,6 +10,7 @@ pub mod limiter;
 pub mod lock;
 pub mod monitor;
 pub mod options;
+pub mod pace;
 pub mod probe;
 pub mod put;
 pub mod report;
