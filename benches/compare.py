@@ -12,7 +12,8 @@ Every tool runs with its defaults. Seconds of the processor are those of the cli
 the server's processes. scp is 1; higher is faster.
 
 --netem needs root and the kernel's sch_netem: client and server get a network namespace each,
-joined by a pair of interfaces, with these settings in each direction.
+joined by a pair of interfaces, with these settings in each direction. --namespaces takes two
+that are there already, with whatever emulator between them.
 """
 
 import argparse
@@ -61,12 +62,15 @@ def digest(path):
 class Server:
     """An sshd with keys of its own, perhaps at the other end of an emulated link."""
 
-    def __init__(self, directory, netem):
-        self.directory, self.netem = directory, netem
+    def __init__(self, directory, netem, namespaces):
+        self.directory = directory
         self.host = "127.0.0.1"
         self.prefix, self.server_prefix = [], []
         if netem:
             self.link(netem)
+        elif namespaces:
+            client, server, self.host = namespaces.split(",")
+            self.prefix, self.server_prefix = (["ip", "netns", "exec", name] for name in (client, server))
         for name in ("host_key", "key"):
             run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", directory / name])
         shutil.copy(directory / "key.pub", directory / "authorized_keys")
@@ -202,6 +206,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tools", default=",".join(TOOLS), help="those that are installed of these are compared")
     parser.add_argument("--netem", help="settings of tc-netem(8) for each direction")
+    parser.add_argument("--namespaces", metavar="CLIENT,SERVER,ADDRESS", help="network namespaces, and the server's address")
+    parser.add_argument("--link", help="what that link is, for the title")
     parser.add_argument("--haul", help="a binary to take; else it is built")
     parser.add_argument("--haul-options", default="", help="such as '--verify size'")
     parser.add_argument("--memory", default="/dev/shm", help="where source and target lie (default: /dev/shm)")
@@ -224,7 +230,7 @@ def main():
                 file.write(os.urandom(1 << 20))
             file.truncate(size)
         expected = digest(source)
-        server = Server(directory, asked.netem)
+        server = Server(directory, asked.netem, asked.namespaces)
         try:
             # The first round warms the caches and is not counted.
             for number in range(asked.rounds + 1):
@@ -241,7 +247,7 @@ def main():
                         print(f"round {number} {name:8} {figures['wall']:7.2f} s", file=sys.stderr)
         finally:
             server.stop()
-    way = asked.netem or "loopback"
+    way = asked.link or asked.netem or "loopback"
     cores = os.cpu_count()
     title = f"{asked.size} over {way}, {cores} cores, {time.strftime('%Y-%m-%d')}: speed, scp = 1"
     print(f"{title}; {platform.machine()}, medians of {asked.rounds}, digests compared in every round\n")

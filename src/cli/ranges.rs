@@ -1,5 +1,7 @@
 //! Host patterns' smallest parts: comma lists and ranges such as `web[02-20]`.
 
+use crate::model::escape::printable;
+
 /// No pattern stands for more hosts than this.
 pub const MAX_EXPANSION_HOSTS: usize = 10_000;
 
@@ -25,17 +27,19 @@ pub fn split_list(text: &str) -> Vec<&str> {
 
 /// `web[02-04]` is web02, web03, web04; `web[1,3-5]b` has lists and goes on behind the
 /// bracket; several brackets multiply. Text without a bracket stands for itself.
+/// Complaints are escaped.
 pub fn expand(text: &str) -> Result<Vec<String>, String> {
+    let shown = printable(text.as_bytes());
     let mut expanded = vec![String::new()];
     let mut rest = text;
     while let Some(open) = rest.find('[') {
         let (before, after) = rest.split_at(open);
         let Some(close) = after.find(']') else {
-            return Err(format!("'[' in '{text}' is not closed"));
+            return Err(format!("'[' in '{shown}' is not closed"));
         };
-        let choices = choices(&after[1..close]).map_err(|problem| format!("'{text}': {problem}"))?;
+        let choices = choices(&after[1..close]).map_err(|problem| format!("'{shown}': {problem}"))?;
         if expanded.len().saturating_mul(choices.len()) > MAX_EXPANSION_HOSTS {
-            return Err(format!("'{text}' stands for more than {MAX_EXPANSION_HOSTS} hosts"));
+            return Err(format!("'{shown}' stands for more than {MAX_EXPANSION_HOSTS} hosts"));
         }
         expanded = expanded
             .iter()
@@ -44,7 +48,7 @@ pub fn expand(text: &str) -> Result<Vec<String>, String> {
         rest = &after[close + 1..];
     }
     if rest.contains(']') {
-        return Err(format!("']' in '{text}' was never opened"));
+        return Err(format!("']' in '{shown}' was never opened"));
     }
     for name in &mut expanded {
         name.push_str(rest);
@@ -83,6 +87,14 @@ fn number(text: &str) -> Result<u64, String> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn complaints_are_escaped() {
+        for text in ["[\x1b[31m", "x]\x07", "x[1-\x1b]", "\x1b[1-99999]"] {
+            let complaint = expand(text).expect_err(text);
+            assert!(!complaint.chars().any(char::is_control), "{complaint:?}");
+        }
+    }
 
     #[test]
     fn ranges_expand() {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream::{FuturesOrdered, StreamExt, TryStreamExt};
 
+use super::plant::{Plant, is_planted};
 use crate::model::remote_path::RemotePath;
 use crate::remote::files::{Files, Handle, OpenMode};
 use crate::remote::{RemoteError, RemoteErrorKind};
@@ -185,6 +186,9 @@ pub async fn remove_all_if_there(files: &dyn Files, paths: Vec<RemotePath>) -> R
 
 /// Flushes to the target's disk where the server can.
 pub async fn sync_if_possible(files: &dyn Files, handle: &Handle) -> Result<(), RemoteError> {
+    if is_planted(Plant::NoSync) {
+        return Ok(());
+    }
     if !files.features().fsync {
         return Ok(());
     }

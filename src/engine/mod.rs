@@ -11,6 +11,7 @@ pub mod lock;
 pub mod monitor;
 pub mod options;
 pub mod pace;
+pub mod plant;
 pub mod probe;
 pub mod put;
 pub mod report;

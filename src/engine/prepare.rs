@@ -199,7 +199,10 @@ impl Preparation<'_> {
         manifest: Arc<ManifestFile>,
     ) -> Result<Laid, Failure> {
         let geometry = plan.geometry;
-        let early = early.filter(|early| early.manifest.manifest().geometry() == geometry);
+        let same = |early: &Early| {
+            early.manifest.manifest().geometry() == geometry && early.manifest.method() == manifest.method()
+        };
+        let early = early.filter(same);
         let (generation, manifest) = match &early {
             Some(early) => (early.generation, early.manifest.clone()),
             None => (self.new_generation, manifest),

@@ -22,7 +22,7 @@ use super::source::Source;
 use super::space::check_bytes;
 use super::stop::Stop;
 use super::target::{Meaning, Target, resolve};
-use super::temp::{self, TempState};
+use super::temp;
 use super::transfer::Transfer;
 use crate::model::digest::Digest;
 use crate::model::lock_file::SourceNote;
@@ -89,7 +89,6 @@ pub async fn put_shared(
         guard: None,
         hashed: None,
         present_bytes: 0,
-        nothing_there: false,
         path: None,
     };
     attempts::run(put, connector, retries, monitor, stop).await
@@ -108,8 +107,6 @@ struct Put {
     hashed: Option<Manifest>,
     /// What an earlier run left on the target and will not have to be sent.
     present_bytes: u64,
-    /// There is nothing of an earlier upload on the target.
-    nothing_there: bool,
     /// The target, once the lock beside it is held.
     path: Option<RemotePath>,
 }
@@ -158,7 +155,8 @@ impl Job for Put {
         }
         self.open_further(link, &site);
         // Where it is not known how the target can be replaced, that is found out first.
-        if self.nothing_there && (target.attributes.is_none() || site.files.features().posix_rename) {
+        // And who had to wait for the lock looks again before anything is sent.
+        if self.request.nothing_there && (target.attributes.is_none() || site.files.features().posix_rename) {
             let made = self.request.made();
             let before = target.attributes.map_or(Baseline::Absent, |attributes| baseline(&attributes));
             self.transfer.begin_early(&site, &self.source, made, self.hashed.as_ref(), before).await?;
@@ -197,7 +195,6 @@ impl Put {
         state.as_ref().map_or(Ok(()), |state| state.check_version(site))?;
         let asked = Asked::find(site, &self.options, Some(&self.source), &self.monitor).await?;
         self.transfer.ask(asked);
-        self.nothing_there = state.as_ref().is_none_or(TempState::is_empty);
         let under_way = state.as_ref().and_then(|state| state.manifest.as_ref());
         let same_source = under_way.filter(|m| m.source.identity == self.source.description.identity);
         self.present_bytes = state.as_ref().zip(same_source).map_or(0, |(state, manifest)| {

@@ -8,6 +8,11 @@ use crate::remote::{Files, RemoteError, RemoteErrorKind};
 
 /// As many links in a row as Linux follows (path_resolution(7)).
 const MAX_LINKS: usize = 40;
+const STICKY_AND_WRITABLE_BY_ALL: u32 = 0o1002;
+/// No file system in use takes a longer name, and servers hide that cause.
+const NAME_MAX_BYTES: usize = 255;
+/// What POSIX systems take as one path, without the NUL at its end.
+const PATH_MAX_BYTES: usize = 4095;
 
 /// The target as it stands now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,6 +147,7 @@ async fn look(files: &dyn Files, host: &str, path: &RemotePath) -> Result<Target
         if attributes.kind != FileKind::Symlink {
             return Ok(Target { path, attributes: Some(attributes) });
         }
+        check_link(files, host, &path, attributes).await?;
         let link = files.read_link(&path).await.map_err(|error| cannot_look(host, &path, &error))?;
         // A directory is entered, not replaced: only a link to a file is followed here.
         if let Ok(behind) = files.stat(&path).await
@@ -160,7 +166,46 @@ async fn look(files: &dyn Files, host: &str, path: &RemotePath) -> Result<Target
     .next_step("mend the link, or name the file itself"))
 }
 
+/// Where everybody may make names, a link of somebody else's may lead this account to any
+/// file of its own. Linux does not follow such links either where protected_symlinks is set
+/// (proc_sys_fs(5)), but haul asks for what is behind a link by its name.
+async fn check_link(
+    files: &dyn Files,
+    host: &str,
+    path: &RemotePath,
+    link: Attributes,
+) -> Result<(), Failure> {
+    let cannot_look = |error: RemoteError| cannot_look(host, path, &error);
+    let directory = files.stat(&path.parent()).await.map_err(cannot_look)?;
+    let (Some(mode), Some(directory), Some(link)) = (directory.mode, directory.owner, link.owner) else {
+        return Ok(());
+    };
+    if mode & STICKY_AND_WRITABLE_BY_ALL != STICKY_AND_WRITABLE_BY_ALL || link.uid == directory.uid {
+        return Ok(());
+    }
+    // A session starts in the account's home, which is its own.
+    let here = RemotePath::new(&b"."[..])
+        .map_err(|error| Failure::new(FailureKind::Usage, Phase::Survey, host, error))?;
+    let home = files.stat(&here).await.map_err(cannot_look)?;
+    if home.owner.is_some_and(|home| home.uid == link.uid) {
+        return Ok(());
+    }
+    let text = "is another account's symbolic link in a directory that everybody may write to, and is \
+                not followed";
+    Err(Failure::new(FailureKind::Failed, Phase::Survey, place(host, path), text)
+        .next_step("name the file behind it if you trust it"))
+}
+
 fn cannot_look(host: &str, path: &RemotePath, error: &RemoteError) -> Failure {
+    for (what, bytes, limit) in
+        [("name", path.file_name().len(), NAME_MAX_BYTES), ("path", path.as_bytes().len(), PATH_MAX_BYTES)]
+    {
+        if bytes > limit && !error.is_link() {
+            let text = format!("the {what} has {bytes} bytes, and {limit} are what most systems take");
+            return Failure::new(FailureKind::Usage, Phase::Survey, place(host, path), text)
+                .next_step("choose a shorter one");
+        }
+    }
     let failure = Failure::remote(Phase::Survey, place(host, path), error);
     match error.kind {
         RemoteErrorKind::PermissionDenied => failure.next_step("check the directory's permissions"),

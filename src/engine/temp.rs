@@ -193,15 +193,6 @@ async fn size_of(
 }
 
 impl TempState {
-    /// Nothing is there that an upload could go on from.
-    pub fn is_empty(&self) -> bool {
-        self.stored.is_empty()
-            && self.receipts.is_empty()
-            && self.merged.is_empty()
-            && !self.has_manifest
-            && !self.has_record
-    }
-
     /// What another version of haul began is neither gone on with nor thrown away.
     pub fn check_version(&self, site: &Site) -> Result<(), Failure> {
         if !self.of_other_version {

@@ -157,7 +157,12 @@ impl Names {
     /// Where the private directory of another run goes when `run` has won the lock, by way
     /// of [`RunNames::being_fenced`]; `k` is never used twice.
     pub fn fenced(&self, run: RunId, k: u64) -> RemotePath {
-        self.temp.join(format!("fenced.{run}.{k}"))
+        self.temp.join(format!("{}{k}", Names::fenced_by(run)))
+    }
+
+    /// What the names begin with that `run` gives to what it fences.
+    pub fn fenced_by(run: RunId) -> String {
+        format!("fenced.{run}.")
     }
 
     /// What `name`, found in the temp directory, is.
@@ -245,6 +250,11 @@ impl RunNames {
 
     pub fn new_record(&self) -> RemotePath {
         self.directory.join("record")
+    }
+
+    /// Where a file of the temp directory goes that is to be removed.
+    pub fn outdated(&self, name: &[u8]) -> RemotePath {
+        self.directory.join([b"outdated.", name].concat())
     }
 
     pub fn new_manifest(&self) -> RemotePath {

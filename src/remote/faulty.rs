@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,12 +13,18 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
+pub use page_cache::{PageCache, Unsynced};
+
 use super::files::{
     Attributes, DirectoryEntry, Features, Files, Handle, OpenMode, PendingWrite, SetAttributes, Space,
 };
 use super::process::{ExecRequest, Process, ProcessEvent};
 use super::{Connection, Connector, RemoteError, RemoteErrorKind};
 use crate::model::remote_path::RemotePath;
+
+use page_cache::Ranges;
+
+mod page_cache;
 
 /// Events of a command that wait for their reader.
 const EVENT_QUEUE: usize = 16;
@@ -29,6 +36,9 @@ pub enum Fault {
     Crash,
     /// The client is killed when the call has been carried out.
     CrashAfter,
+    /// The client is killed with the call on its way: it is carried out when
+    /// [`FaultScript::take_late`] gives it, however late that is.
+    CrashLate,
     /// The connection dies before the call; a new one can be made.
     LinkLost,
     /// The call is carried out, and its reply is lost with the connection.
@@ -41,7 +51,12 @@ pub enum Fault {
     DropWrite,
     /// A write that stores one wrong byte and says OK. Other calls are not touched.
     CorruptWrite,
+    /// Nothing: only the hook is called.
+    Nothing,
 }
+
+/// A call of a dead client that the server has still to carry out.
+pub type LateCall = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// When it goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +64,7 @@ pub enum Moment {
     Never,
     /// At this call of all, from 1.
     Call(usize),
-    /// At this call of one operation, from 1.
+    /// At this call of one operation, from 1; those on lock files are not counted.
     Nth(&'static str, usize),
 }
 
@@ -82,6 +97,8 @@ pub struct FaultScript {
     state: Mutex<State>,
     /// Called once, at the fault, before it takes effect.
     at_fault: Box<dyn Fn() + Send + Sync>,
+    late: Mutex<Option<LateCall>>,
+    cache: Arc<PageCache>,
     dead: watch::Sender<bool>,
 }
 
@@ -105,6 +122,8 @@ impl FaultScript {
             seed,
             state: Mutex::default(),
             at_fault: Box::new(|| {}),
+            late: Mutex::default(),
+            cache: Arc::default(),
             dead: watch::Sender::new(false),
         }
     }
@@ -114,6 +133,22 @@ impl FaultScript {
     pub fn at_fault(mut self, hook: impl Fn() + Send + Sync + 'static) -> FaultScript {
         self.at_fault = Box::new(hook);
         self
+    }
+
+    /// What is written and not synced is noted in `cache`, which outlives this client.
+    #[must_use]
+    pub fn on(mut self, cache: Arc<PageCache>) -> FaultScript {
+        self.cache = cache;
+        self
+    }
+
+    /// The call that [`Fault::CrashLate`] held back.
+    pub fn take_late(&self) -> Option<LateCall> {
+        self.late.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn hold_back(&self, call: LateCall) {
+        *self.late.lock().unwrap_or_else(PoisonError::into_inner) = Some(call);
     }
 
     /// All calls so far that reached the server or were to fail.
@@ -139,8 +174,9 @@ impl FaultScript {
                 Moment::Never => false,
                 Moment::Call(k) => state.calls.len() + 1 == k,
                 Moment::Nth(operation, n) => {
-                    state.of_operation += usize::from(call.operation == operation);
-                    call.operation == operation && state.of_operation == n
+                    let counts = call.operation == operation && !call.object.ends_with("lock");
+                    state.of_operation += usize::from(counts);
+                    counts && state.of_operation == n
                 }
             };
             state.calls.push(call);
@@ -188,7 +224,8 @@ impl Connector for FaultyConnector {
 
     async fn connect(&self) -> Result<Arc<dyn Connection>, RemoteError> {
         let link = Link { script: self.script.clone(), lost: Arc::new(watch::Sender::new(false)) };
-        let inner = link.call("connect", String::new(), self.inner.connect()).await?;
+        let inner = self.inner.clone();
+        let inner = link.call("connect", String::new(), async move { inner.connect().await }).await?;
         Ok(Arc::new(FaultyConnection { inner, link, features: self.features }))
     }
 }
@@ -216,26 +253,26 @@ impl Link {
     /// Cuts what `fault` cuts; gives the error that the caller sees.
     fn cut(&self, fault: Fault) -> RemoteError {
         match fault {
-            Fault::Crash | Fault::CrashAfter => self.script.dead.send_replace(true),
+            Fault::Crash | Fault::CrashAfter | Fault::CrashLate => self.script.dead.send_replace(true),
             _ => self.lost.send_replace(true),
         };
         RemoteError::new(RemoteErrorKind::LinkLost, "the connection was cut by the test")
     }
 
-    async fn call<T>(
+    async fn call<T: 'static>(
         &self,
         operation: &'static str,
         object: String,
-        work: impl Future<Output = Result<T, RemoteError>>,
+        work: impl Future<Output = Result<T, RemoteError>> + Send + 'static,
     ) -> Result<T, RemoteError> {
         let fault = self.begin(Call { operation, object, offset: 0, length: 0 })?;
         self.carry_out(fault, work).await
     }
 
-    async fn carry_out<T>(
+    async fn carry_out<T: 'static>(
         &self,
         fault: Option<Fault>,
-        work: impl Future<Output = Result<T, RemoteError>>,
+        work: impl Future<Output = Result<T, RemoteError>> + Send + 'static,
     ) -> Result<T, RemoteError> {
         match fault {
             Some(fault @ (Fault::Crash | Fault::LinkLost)) => Err(self.cut(fault)),
@@ -244,8 +281,12 @@ impl Link {
                 let _ = work.await;
                 Err(self.cut(fault))
             }
+            Some(fault @ Fault::CrashLate) => {
+                self.script.hold_back(Box::pin(async move { drop(work.await) }));
+                Err(self.cut(fault))
+            }
             Some(Fault::Refuse(kind)) => Err(refusal(kind)),
-            Some(Fault::ShortCopy | Fault::DropWrite | Fault::CorruptWrite) | None => {
+            Some(Fault::ShortCopy | Fault::DropWrite | Fault::CorruptWrite | Fault::Nothing) | None => {
                 let reply = work.await;
                 self.check()?;
                 reply
@@ -277,14 +318,16 @@ struct FaultyConnection {
 #[async_trait]
 impl Connection for FaultyConnection {
     async fn files(&self) -> Result<Arc<dyn Files>, RemoteError> {
-        let inner = self.link.call("files", String::new(), self.inner.files()).await?;
+        let inner = self.inner.clone();
+        let inner = self.link.call("files", String::new(), async move { inner.files().await }).await?;
         let mut features = inner.features().clone();
         (self.features)(&mut features);
-        Ok(Arc::new(FaultyFiles { inner, link: self.link.clone(), features, paths: Mutex::default() }))
+        Ok(Arc::new(FaultyFiles { inner, link: self.link.clone(), features, opened: Mutex::default() }))
     }
 
     async fn exec(&self, request: ExecRequest) -> Result<Process, RemoteError> {
-        let inner = self.link.call("exec", String::new(), self.inner.exec(request)).await?;
+        let inner = self.inner.clone();
+        let inner = self.link.call("exec", String::new(), async move { inner.exec(request).await }).await?;
         let Process { stdin, events, control } = inner;
         let (sender, outer_events) = mpsc::channel(EVENT_QUEUE);
         tokio::spawn(relay(self.link.clone(), events, sender));
@@ -315,45 +358,74 @@ async fn relay(link: Link, mut from: mpsc::Receiver<ProcessEvent>, to: mpsc::Sen
     }
 }
 
+#[derive(Clone, Default)]
+struct Opened {
+    path: String,
+    unsynced: Ranges,
+}
+
 struct FaultyFiles {
     inner: Arc<dyn Files>,
     link: Link,
     features: Features,
     /// What the open handles are of.
-    paths: Mutex<HashMap<Handle, String>>,
+    opened: Mutex<HashMap<Handle, Opened>>,
 }
 
 impl FaultyFiles {
     fn path_of(&self, handle: &Handle) -> String {
-        let paths = self.paths.lock().unwrap_or_else(PoisonError::into_inner);
-        paths.get(handle).cloned().unwrap_or_default()
+        self.opened(handle).path
     }
 
-    async fn at<T>(
+    fn opened(&self, handle: &Handle) -> Opened {
+        self.handles().get(handle).cloned().unwrap_or_default()
+    }
+
+    fn handles(&self) -> MutexGuard<'_, HashMap<Handle, Opened>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn at<T: 'static, F>(
         &self,
         operation: &'static str,
         path: &RemotePath,
-        work: impl Future<Output = Result<T, RemoteError>>,
-    ) -> Result<T, RemoteError> {
+        work: impl FnOnce(Arc<dyn Files>, RemotePath) -> F,
+    ) -> Result<T, RemoteError>
+    where
+        F: Future<Output = Result<T, RemoteError>> + Send + 'static,
+    {
+        let work = work(self.inner.clone(), path.clone());
         self.link.call(operation, path.to_string(), work).await
     }
 
-    async fn on<T>(
+    async fn on<T: 'static, F>(
         &self,
         operation: &'static str,
         handle: &Handle,
-        work: impl Future<Output = Result<T, RemoteError>>,
-    ) -> Result<T, RemoteError> {
+        work: impl FnOnce(Arc<dyn Files>, Handle) -> F,
+    ) -> Result<T, RemoteError>
+    where
+        F: Future<Output = Result<T, RemoteError>> + Send + 'static,
+    {
+        let work = work(self.inner.clone(), handle.clone());
         self.link.call(operation, self.path_of(handle), work).await
     }
 
-    async fn between<T>(
+    async fn between<F>(
         &self,
         operation: &'static str,
-        paths: (&RemotePath, &RemotePath),
-        work: impl Future<Output = Result<T, RemoteError>>,
-    ) -> Result<T, RemoteError> {
-        self.link.call(operation, format!("{} -> {}", paths.0, paths.1), work).await
+        (from, to): (&RemotePath, &RemotePath),
+        work: impl FnOnce(Arc<dyn Files>, RemotePath, RemotePath) -> F,
+    ) -> Result<(), RemoteError>
+    where
+        F: Future<Output = Result<(), RemoteError>> + Send + 'static,
+    {
+        let work = work(self.inner.clone(), from.clone(), to.clone());
+        self.link.call(operation, format!("{from} -> {to}"), work).await
+    }
+
+    fn cache(&self) -> &PageCache {
+        &self.link.script.cache
     }
 }
 
@@ -368,35 +440,42 @@ impl Files for FaultyFiles {
     }
 
     async fn real_path(&self, path: &RemotePath) -> Result<RemotePath, RemoteError> {
-        self.at("realpath", path, self.inner.real_path(path)).await
+        self.at("realpath", path, |files, path| async move { files.real_path(&path).await }).await
     }
 
     async fn stat(&self, path: &RemotePath) -> Result<Attributes, RemoteError> {
-        self.at("stat", path, self.inner.stat(path)).await
+        self.at("stat", path, |files, path| async move { files.stat(&path).await }).await
     }
 
     async fn lstat(&self, path: &RemotePath) -> Result<Attributes, RemoteError> {
-        self.at("lstat", path, self.inner.lstat(path)).await
+        self.at("lstat", path, |files, path| async move { files.lstat(&path).await }).await
     }
 
     async fn read_link(&self, path: &RemotePath) -> Result<RemotePath, RemoteError> {
-        self.at("readlink", path, self.inner.read_link(path)).await
+        self.at("readlink", path, |files, path| async move { files.read_link(&path).await }).await
     }
 
     async fn list(&self, path: &RemotePath, limit: usize) -> Result<Vec<DirectoryEntry>, RemoteError> {
-        self.at("list", path, self.inner.list(path, limit)).await
+        self.at("list", path, move |files, path| async move { files.list(&path, limit).await }).await
     }
 
     async fn open(&self, path: &RemotePath, how: OpenMode, mode: Option<u32>) -> Result<Handle, RemoteError> {
         let operation = if how.create { "create" } else { "open" };
-        let handle = self.at(operation, path, self.inner.open(path, how, mode)).await?;
-        let mut paths = self.paths.lock().unwrap_or_else(PoisonError::into_inner);
-        paths.insert(handle.clone(), path.to_string());
+        let opening =
+            self.at(operation, path, move |files, path| async move { files.open(&path, how, mode).await });
+        let handle = opening.await?;
+        let opened = Opened { path: path.to_string(), unsynced: self.cache().opened(path, how) };
+        self.handles().insert(handle.clone(), opened);
         Ok(handle)
     }
 
     async fn read_at(&self, handle: &Handle, offset: u64, length: usize) -> Result<Bytes, RemoteError> {
-        self.on("read", handle, self.inner.read_at(handle, offset, length)).await
+        self.on(
+            "read",
+            handle,
+            move |files, handle| async move { files.read_at(&handle, offset, length).await },
+        )
+        .await
     }
 
     async fn submit_write(
@@ -414,14 +493,28 @@ impl Files for FaultyFiles {
             Some(Fault::CorruptWrite) => corrupted(&data, self.link.script.seed),
             _ => data,
         };
-        if let Some(fault @ (Fault::CrashAfter | Fault::LinkLostAfter)) = fault {
-            if let Ok(pending) = self.inner.submit_write(handle, offset, data).await {
-                // Whatever it answered, nobody hears it.
-                let _ = pending.await;
+        self.opened(handle).unsynced.written(offset, length);
+        let (inner, to) = (self.inner.clone(), handle.clone());
+        let submitting = async move { inner.submit_write(&to, offset, data).await };
+        match fault {
+            Some(fault @ (Fault::CrashAfter | Fault::LinkLostAfter)) => {
+                if let Ok(pending) = submitting.await {
+                    // Whatever it answered, nobody hears it.
+                    let _ = pending.await;
+                }
+                return Err(self.link.cut(fault));
             }
-            return Err(self.link.cut(fault));
+            Some(fault @ Fault::CrashLate) => {
+                self.link.script.hold_back(Box::pin(async move {
+                    if let Ok(pending) = submitting.await {
+                        drop(pending.await);
+                    }
+                }));
+                return Err(self.link.cut(fault));
+            }
+            _ => {}
         }
-        let pending = self.link.carry_out(fault, self.inner.submit_write(handle, offset, data)).await?;
+        let pending = self.link.carry_out(fault, submitting).await?;
         let link = self.link.clone();
         Ok(Box::pin(async move {
             let reply = pending.await;
@@ -431,7 +524,7 @@ impl Files for FaultyFiles {
     }
 
     async fn stat_handle(&self, handle: &Handle) -> Result<Attributes, RemoteError> {
-        self.on("fstat", handle, self.inner.stat_handle(handle)).await
+        self.on("fstat", handle, |files, handle| async move { files.stat_handle(&handle).await }).await
     }
 
     async fn set_handle_attributes(
@@ -439,52 +532,83 @@ impl Files for FaultyFiles {
         handle: &Handle,
         attributes: SetAttributes,
     ) -> Result<(), RemoteError> {
-        self.on("fsetstat", handle, self.inner.set_handle_attributes(handle, attributes)).await
+        self.on("fsetstat", handle, move |files, handle| async move {
+            files.set_handle_attributes(&handle, attributes).await
+        })
+        .await
     }
 
     async fn sync(&self, handle: &Handle) -> Result<(), RemoteError> {
         announced(self.features.fsync, "fsync")?;
-        self.on("fsync", handle, self.inner.sync(handle)).await
+        let unsynced = self.opened(handle).unsynced;
+        let until_now = unsynced.written_so_far();
+        self.on("fsync", handle, |files, handle| async move { files.sync(&handle).await }).await?;
+        unsynced.synced(until_now);
+        Ok(())
     }
 
     async fn close(&self, handle: Handle) -> Result<(), RemoteError> {
         let path = self.path_of(&handle);
-        self.link.call("close", path, self.inner.close(handle)).await
+        let inner = self.inner.clone();
+        self.link.call("close", path, async move { inner.close(handle).await }).await
     }
 
     async fn set_attributes(&self, path: &RemotePath, attributes: SetAttributes) -> Result<(), RemoteError> {
-        self.at("setstat", path, self.inner.set_attributes(path, attributes)).await
+        self.at(
+            "setstat",
+            path,
+            move |files, path| async move { files.set_attributes(&path, attributes).await },
+        )
+        .await
     }
 
     async fn make_directory(&self, path: &RemotePath, mode: u32) -> Result<(), RemoteError> {
-        self.at("mkdir", path, self.inner.make_directory(path, mode)).await
+        self.at("mkdir", path, move |files, path| async move { files.make_directory(&path, mode).await })
+            .await
     }
 
     async fn remove_directory(&self, path: &RemotePath) -> Result<(), RemoteError> {
-        self.at("rmdir", path, self.inner.remove_directory(path)).await
+        self.at("rmdir", path, |files, path| async move { files.remove_directory(&path).await }).await
     }
 
     async fn remove(&self, path: &RemotePath) -> Result<(), RemoteError> {
-        self.at("remove", path, self.inner.remove(path)).await
+        self.at("remove", path, |files, path| async move { files.remove(&path).await }).await?;
+        self.cache().removed(path);
+        Ok(())
     }
 
     async fn rename(&self, from: &RemotePath, to: &RemotePath) -> Result<(), RemoteError> {
-        self.between("rename", (from, to), self.inner.rename(from, to)).await
+        self.between("rename", (from, to), |files, from, to| async move { files.rename(&from, &to).await })
+            .await?;
+        self.cache().renamed(from, to);
+        Ok(())
     }
 
     async fn rename_over(&self, from: &RemotePath, to: &RemotePath) -> Result<(), RemoteError> {
         announced(self.features.posix_rename, "posix-rename")?;
-        self.between("posix-rename", (from, to), self.inner.rename_over(from, to)).await
+        self.between("posix-rename", (from, to), |files, from, to| async move {
+            files.rename_over(&from, &to).await
+        })
+        .await?;
+        self.cache().renamed(from, to);
+        Ok(())
     }
 
     async fn hard_link(&self, from: &RemotePath, to: &RemotePath) -> Result<(), RemoteError> {
         announced(self.features.hard_link, "hardlink")?;
-        self.between("hardlink", (from, to), self.inner.hard_link(from, to)).await
+        self.between(
+            "hardlink",
+            (from, to),
+            |files, from, to| async move { files.hard_link(&from, &to).await },
+        )
+        .await?;
+        self.cache().linked(from, to);
+        Ok(())
     }
 
     async fn space(&self, path: &RemotePath) -> Result<Space, RemoteError> {
         announced(self.features.statvfs, "statvfs")?;
-        self.at("statvfs", path, self.inner.space(path)).await
+        self.at("statvfs", path, |files, path| async move { files.space(&path).await }).await
     }
 
     async fn copy_data(
@@ -499,7 +623,10 @@ impl Files for FaultyFiles {
         let object = format!("{} -> {}", self.path_of(from), self.path_of(to));
         let fault = self.link.begin(Call { operation: "copy-data", object, offset: to_offset, length })?;
         let length = if fault == Some(Fault::ShortCopy) { length / 2 } else { length };
-        self.link.carry_out(fault, self.inner.copy_data(from, from_offset, length, to, to_offset)).await
+        let (inner, source, target) = (self.inner.clone(), from.clone(), to.clone());
+        let copying = async move { inner.copy_data(&source, from_offset, length, &target, to_offset).await };
+        self.opened(to).unsynced.written(to_offset, length);
+        self.link.carry_out(fault, copying).await
     }
 
     fn round_trip(&self) -> Option<Duration> {

@@ -1,34 +1,42 @@
-//! One fault at call k, for every k: the client killed, the link lost, a call refused, bytes
+//! One fault at call k, over all k: the client killed, the link lost, a call refused, bytes
 //! that do not arrive. After each of them the target is the old file or the new one, and a
-//! plain rerun finishes.
+//! plain rerun finishes. `soak.rs` mixes the same cases with more faults, servers and states.
+//!
+//! Every second call is taken: before it and after it are all the places between two calls.
 //!
 //! Without a shell the runtime's clock stands still while anything is at work, so that ten
 //! seconds of watching a dead lock pass in no time. `HAUL_CRASH_SEEDS=n` goes through each
-//! sweep n times with other second faults, `HAUL_CRASH_EVERY=1` takes every call also where
+//! sweep n times with other second faults, `HAUL_CRASH_EVERY=1` takes every call, also where
 //! a shell makes that slow.
 
-mod damage;
-mod scene;
+pub mod after_death;
+pub mod cases;
+pub mod damage;
+pub mod others;
+pub mod scene;
+mod server;
+pub mod verdict;
 
-use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use haul::engine::failure::{Failure, FailureKind, Phase};
+use cases::{cut, killed, next_random, refused, stands_whole, swallowed};
+use haul::engine::failure::FailureKind;
 use haul::engine::report::PutStatus;
 use haul::remote::RemoteErrorKind;
 use haul::remote::faulty::{Fault, FaultScript, Moment};
-use scene::{CHUNKS, PLACED, PLACED_SHELL, POOR, Ran, SCRIPT, STORED, Scene, Stands, Way, published};
+use scene::{PLACED, PLACED_SHELL, POOR, Ran, SCRIPT, STORED, Scene, Stands, Way};
+use verdict::{Broken, Finding, Verdict};
 
 /// Cases that run at once.
 const WORKERS: usize = 2;
 /// The first calls make the connection: what goes wrong there is said, not retried.
 const CONNECTING_CALLS: usize = 2;
+/// Moments of the other client at which the one that was suspended wakes up.
+const SUSPENSIONS: usize = 5;
 /// Failed cases that are told in full.
 const TOLD: usize = 3;
-
-type Verdict = Result<(), String>;
 
 fn from_environment(name: &str, default: usize) -> usize {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
@@ -92,74 +100,11 @@ fn calls_of(way: Way, replaces: bool) -> Ran {
     ran
 }
 
-/// Every call without a shell; every few with one, which takes real time.
-fn chosen(way: Way, calls: usize) -> Vec<usize> {
-    let every = if way.shell { from_environment("HAUL_CRASH_EVERY", 9) } else { 1 };
+/// Every second call from `first` on; fewer with a shell, which takes real time.
+fn chosen(way: Way, first: usize, calls: usize) -> Vec<usize> {
+    let every = from_environment("HAUL_CRASH_EVERY", if way.shell { 9 } else { 2 });
     // Some calls come as the tasks happen to take turns, so a run may make a few more.
-    (1..=calls + 5).step_by(every).collect()
-}
-
-fn next_random(state: &mut u64) -> usize {
-    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-    usize::try_from(*state >> 33).expect("31 bits")
-}
-
-fn stands_whole(scene: &Scene, ran: &Ran) -> Verdict {
-    match scene.stands() {
-        Stands::Torn => Err(format!("the target is torn\n{}", ran.story())),
-        _ if ran.outcome.is_none() => Err(format!("hung\n{}", ran.story())),
-        Stands::Old if ran.report().is_some() => Err(format!("a false success\n{}", ran.story())),
-        Stands::Old | Stands::New => Ok(()),
-    }
-}
-
-/// The run that has to finish. `before`: what must not be sent again.
-fn finishes(scene: &Scene, before: &BTreeSet<u64>, stories: &str) -> Result<Ran, String> {
-    let done = scene.stands() == Stands::New;
-    let ran = scene.run(FaultScript::faultless(), 0);
-    let problem = if let Some(failure) = ran.failure() {
-        format!("the last rerun fails: {failure}")
-    } else if scene.stands() != Stands::New {
-        "the last rerun does not finish".to_owned()
-    } else if !scene.litter().is_empty() {
-        format!("litter: {:?}", scene.litter())
-    } else if !ran.sent_after(0).is_disjoint(before) {
-        format!("sent again of {before:?}: {:?}", ran.sent_after(0))
-    } else if done && !ran.sent_after(0).is_empty() {
-        format!("sent although the target is there: {:?}", ran.sent_after(0))
-    } else {
-        return Ok(ran);
-    };
-    Err(format!("{problem}\n{stories}--- last\n{}", ran.story()))
-}
-
-/// Killed at call k, then killed again, then run to the end.
-fn killed(way: Way, replaces: bool, fault: Fault, k: usize, calls: usize, seed: u64) -> Verdict {
-    let scene = Scene::new(way, replaces);
-    let mut random = seed ^ 0x5eed;
-    // Half of the dead holders are seen to be gone, half have to be watched.
-    let known_dead = way.shell || seed.is_multiple_of(2);
-    let mut stories = String::new();
-    for k in [k, 1 + next_random(&mut random) % calls] {
-        let (before, done) = (scene.published(), scene.stands() == Stands::New);
-        if known_dead {
-            scene.holder_dies();
-        }
-        let ran = scene.run(FaultScript::new(Moment::Call(k), fault, seed), 0);
-        stories.push_str(&format!("--- {fault:?} at {k}\n{}", ran.story()));
-        stands_whole(&scene, &ran)?;
-        let again = ran.sent_after(0);
-        if !again.is_disjoint(&before) || done && !again.is_empty() {
-            return Err(format!("sent again of {before:?}: {again:?}\n{stories}"));
-        }
-    }
-    let before = scene.published();
-    let at_once = known_dead && scene.holder_dies() || !scene.lock().exists();
-    let ran = finishes(&scene, &before, &stories)?;
-    if at_once && !way.shell && ran.took > Duration::from_secs(2) {
-        return Err(format!("a dead lock was not taken over at once\n{stories}--- last\n{}", ran.story()));
-    }
-    Ok(())
+    (first..=calls + 5).step_by(every).collect()
 }
 
 fn sweep_kills(way: Way) {
@@ -168,7 +113,11 @@ fn sweep_kills(way: Way) {
         let calls = calls_of(way, replaces).calls.len();
         for fault in [Fault::Crash, Fault::CrashAfter] {
             let what = format!("{}, replaces {replaces}, {fault:?}", way.name);
-            sweeps.sweep(&what, &chosen(way, calls), |k, seed| killed(way, replaces, fault, k, calls, seed));
+            sweeps.sweep(&what, &chosen(way, 1, calls), |k, seed| {
+                // Half of the dead holders are seen to be gone, half have to be watched.
+                let known_dead = way.shell || seed.is_multiple_of(2);
+                killed(&Scene::new(way, replaces), fault, k, calls, known_dead, seed)
+            });
         }
     }
 }
@@ -210,39 +159,15 @@ fn begun(way: Way, replaces: bool, seed: u64) -> Scene {
     scene
 }
 
-/// The link dies once at call k: the same run finishes by itself.
-fn cut(way: Way, replaces: bool, fault: Fault, k: usize, seed: u64) -> Verdict {
-    let scene = begun(way, replaces, seed);
-    let at_the_cut = Arc::new(Mutex::new(BTreeSet::new()));
-    let script = FaultScript::new(Moment::Call(k), fault, seed).at_fault({
-        let (seen, temp, names) = (at_the_cut.clone(), scene.temp(), scene.names());
-        move || *seen.lock().expect("not poisoned") = published(&temp, &names)
-    });
-    let ran = scene.run(script, 5);
-    stands_whole(&scene, &ran)?;
-    let at_the_cut = at_the_cut.lock().expect("not poisoned").clone();
-    let again = ran.sent_after(ran.fired_at.unwrap_or(0));
-    let problem = match ran.failure() {
-        Some(failure) if k <= CONNECTING_CALLS && failure.kind == FailureKind::Unreachable => return Ok(()),
-        Some(failure) => format!("it did not go on by itself: {failure}"),
-        None if scene.stands() != Stands::New => "not finished".to_owned(),
-        None if !scene.litter().is_empty() => format!("litter: {:?}", scene.litter()),
-        None if ran.fired_at.is_some() && !again.is_disjoint(&at_the_cut) => {
-            format!("sent again of {at_the_cut:?}: {again:?}")
-        }
-        None if ran.took > Duration::from_secs(30) => format!("it took {:?}", ran.took),
-        None => return Ok(()),
-    };
-    Err(format!("{problem}\n{}", ran.story()))
-}
-
 fn sweep_cuts(way: Way) {
     let mut sweeps = Sweeps::default();
     for replaces in [false, true] {
         let calls = calls_of(way, replaces).calls.len();
         for fault in [Fault::LinkLost, Fault::LinkLostAfter] {
             let what = format!("{}, replaces {replaces}, {fault:?}", way.name);
-            sweeps.sweep(&what, &chosen(way, calls), |k, seed| cut(way, replaces, fault, k, seed));
+            sweeps.sweep(&what, &chosen(way, 1, calls), |k, seed| {
+                cut(&begun(way, replaces, seed), fault, k, seed)
+            });
         }
     }
 }
@@ -296,63 +221,38 @@ fn cut_while_cleaning_up_after_a_commit() {
                 scene.holder_dies();
                 let ran = scene.run(FaultScript::new(Moment::Call(k), fault, seed), 5);
                 stands_whole(&scene, &ran)?;
-                let problem = match ran.report() {
-                    None => "it did not go on by itself".to_owned(),
-                    Some(report) if report.status != PutStatus::Unchanged => format!("{:?}", report.status),
-                    Some(_) if !scene.litter().is_empty() => format!("litter: {:?}", scene.litter()),
+                let (broken, problem) = match ran.report() {
+                    None => (Broken::Lost, "it did not go on by itself".to_owned()),
+                    Some(report) if report.status != PutStatus::Unchanged => {
+                        (Broken::False, format!("{:?}", report.status))
+                    }
+                    Some(_) if !scene.litter().is_empty() => {
+                        (Broken::Lost, format!("litter: {:?}", scene.litter()))
+                    }
                     // An empty lock may be anybody's: it is watched.
                     Some(_) if ran.took > Duration::from_secs(if way.name == POOR.name { 15 } else { 5 }) => {
-                        format!("it took {:?}", ran.took)
+                        (Broken::Hung, format!("it took {:?}", ran.took))
                     }
                     Some(_) => return Ok(()),
                 };
-                Err(format!("{problem}\n--- killed\n{}--- then\n{}", killed.story(), ran.story()))
+                let story = format!("{problem}\n--- killed\n{}--- then\n{}", killed.story(), ran.story());
+                Err(Finding::new(broken, story))
             });
         }
     }
-}
-
-/// One call is refused, once: said with its cause, or got over. Nothing is left locked.
-fn refused(way: Way, replaces: bool, kind: RemoteErrorKind, k: usize, seed: u64) -> Verdict {
-    let scene = begun(way, replaces, seed);
-    let dead = scene.lock_holder();
-    let ran = scene.run(FaultScript::new(Moment::Call(k), Fault::Refuse(kind), seed), 5);
-    stands_whole(&scene, &ran)?;
-    let at_the_lock = ran
-        .fired_at
-        .and_then(|at| ran.calls.get(at - 1))
-        .is_some_and(|call| call.object.contains(":lock") || call.object.contains("/taken."));
-    // The lock itself cannot be moved or read: then it stays, which is said.
-    let kept = |failure: &Failure| {
-        at_the_lock && (failure.phase == Phase::Clean || failure.kind == FailureKind::Locked)
-    };
-    let problem = match ran.failure() {
-        Some(failure)
-            if kind == RemoteErrorKind::NoSpace
-                && !matches!(failure.kind, FailureKind::Storage | FailureKind::Unreachable) =>
-        {
-            Some(format!("no room, and it says {:?}: {failure}", failure.kind))
-        }
-        Some(failure) if scene.lock().exists() && scene.lock_holder() != dead && !kept(failure) => {
-            Some(format!("the lock is left after: {failure}"))
-        }
-        Some(failure) if failure.to_string().lines().count() != 1 => Some("more than one line".to_owned()),
-        _ if ran.took > Duration::from_secs(30) => Some(format!("it took {:?}", ran.took)),
-        _ => None,
-    };
-    if let Some(problem) = problem {
-        return Err(format!("{problem}\n{}", ran.story()));
-    }
-    finishes(&scene, &scene.published(), &format!("--- refused\n{}", ran.story())).map(drop)
 }
 
 fn sweep_refusals(way: Way) {
     let mut sweeps = Sweeps::default();
     for replaces in [false, true] {
         let calls = calls_of(way, replaces).calls.len();
-        for kind in [RemoteErrorKind::NoSpace, RemoteErrorKind::PermissionDenied, RemoteErrorKind::Failure] {
+        // Each call is refused in one way at least.
+        let kinds = [RemoteErrorKind::NoSpace, RemoteErrorKind::PermissionDenied, RemoteErrorKind::Failure];
+        for (kind, first) in kinds.into_iter().zip([1, 2, 1]) {
             let what = format!("{}, replaces {replaces}, {kind:?}", way.name);
-            sweeps.sweep(&what, &chosen(way, calls), |k, seed| refused(way, replaces, kind, k, seed));
+            sweeps.sweep(&what, &chosen(way, first, calls), |k, seed| {
+                refused(&begun(way, replaces, seed), kind, k, seed)
+            });
         }
     }
 }
@@ -377,39 +277,17 @@ fn refused_anywhere_merged_by_the_script() {
     sweep_refusals(SCRIPT);
 }
 
-/// Bytes that the server took and does not have: never in the target, and mended by sending
-/// what is bad.
-fn swallowed(way: Way, operation: &'static str, fault: Fault, n: usize, seed: u64) -> Verdict {
-    let scene = Scene::new(way, true);
-    let ran = scene.run(FaultScript::new(Moment::Nth(operation, n), fault, seed), 5);
-    stands_whole(&scene, &ran)?;
-    if let Some(report) = ran.report() {
-        if !scene.litter().is_empty() {
-            return Err(format!("litter: {:?}\n{}", scene.litter(), ran.story()));
-        }
-        if report.chunks_sent > CHUNKS + 1 {
-            return Err(format!("{} chunks sent to mend one\n{}", report.chunks_sent, ran.story()));
-        }
-        return Ok(());
-    }
-    if ran.took > Duration::from_secs(60) {
-        return Err(format!("it took {:?}\n{}", ran.took, ran.story()));
-    }
-    finishes(&scene, &BTreeSet::new(), &format!("--- {fault:?}\n{}", ran.story())).map(drop)
-}
-
 fn sweep_swallowed(way: Way) {
     let mut sweeps = Sweeps::default();
     let calls = calls_of(way, true).calls;
     for (operation, fault) in
         [("write", Fault::DropWrite), ("write", Fault::CorruptWrite), ("copy-data", Fault::ShortCopy)]
     {
-        let of_it = calls.iter().filter(|call| call.operation == operation).enumerate();
         // A wrong byte in the lock makes it foreign, and it is refused as such.
-        let numbers: Vec<usize> =
-            of_it.filter(|(_, call)| !call.object.ends_with("lock")).map(|(i, _)| i + 1).collect();
+        let of_it = calls.iter().filter(|call| call.operation == operation && !call.object.ends_with("lock"));
+        let numbers: Vec<usize> = (1..=of_it.count()).collect();
         let what = format!("{}, {fault:?}", way.name);
-        sweeps.sweep(&what, &numbers, |n, seed| swallowed(way, operation, fault, n, seed));
+        sweeps.sweep(&what, &numbers, |n, seed| swallowed(&Scene::new(way, true), operation, fault, n, seed));
     }
 }
 
@@ -431,4 +309,36 @@ fn bytes_that_are_swallowed_by_a_poor_server() {
 #[test]
 fn bytes_that_are_swallowed_under_the_script() {
     sweep_swallowed(SCRIPT);
+}
+
+/// A client stands still while it cleans up after its commit, for so long that another takes
+/// its lock for dead: when it wakes up, it leaves alone what is the other's.
+#[test]
+fn suspended_while_cleaning_up_after_a_commit() {
+    let mut sweeps = Sweeps::default();
+    for way in [PLACED, STORED] {
+        let calls = calls_of(way, true).calls;
+        let commit = calls.iter().position(others::is_commit).expect("a commit") + 1;
+        let numbers: Vec<usize> = (commit + 1..=calls.len()).flat_map(|k| [k; SUSPENSIONS]).collect();
+        let what = format!("{}, committed, suspended, and another", way.name);
+        sweeps.sweep(&what, &numbers, |k, seed| {
+            others::interleaved(&Scene::new(way, true), k, calls.len(), seed)
+        });
+    }
+}
+
+/// A dead holder is watched, and what it works in cannot be listed once: no sign of life.
+#[test]
+fn a_listing_that_fails_once_is_no_sign_of_life() {
+    let refused = Fault::Refuse(RemoteErrorKind::Failure);
+    let mut failed = Vec::new();
+    for n in 1..=6 {
+        let scene = Scene::new(PLACED, true);
+        scene.run(FaultScript::new(Moment::Call(80), Fault::Crash, 0), 0);
+        let ran = scene.run(FaultScript::new(Moment::Nth("list", n), refused, 0), 0);
+        if let Some(failure) = ran.failure().filter(|failure| failure.kind == FailureKind::Locked) {
+            failed.push(format!("listing {n}: {failure}\n{}", ran.story()));
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::crash::verdict::{Broken, Finding, Verdict};
 use crate::harness::sshd::Sshd;
 use crate::rows::client::{CHUNK, Client, LIMIT, Running, content, wait_idle};
 use crate::rows::place::{beside, published};
@@ -18,7 +19,7 @@ const SIZE: u64 = CHUNKS * CHUNK - 1000;
 const SLOW: &str = "--bwlimit=4MiB";
 const PHASES: [&str; 6] = ["hash", "upload", "merge", "verify", "commit", "clean"];
 
-struct Scene {
+pub struct Scene {
     sshd: Sshd,
     client: Client,
     merge: &'static str,
@@ -26,7 +27,7 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(merge: &'static str) -> Scene {
+    pub fn new(merge: &'static str) -> Scene {
         let sshd = Sshd::builder().sftp_wrapper("INFO").start();
         let client = Client::of(&sshd);
         let source = client.source("source", SIZE, 1);
@@ -34,7 +35,7 @@ impl Scene {
     }
 
     /// A target of its own for each case, an old file of the same size.
-    fn target(&self, name: &str) -> PathBuf {
+    pub fn target(&self, name: &str) -> PathBuf {
         let target = self.sshd.scratch().join(name);
         std::fs::write(&target, content(SIZE, 2)).expect("an old file");
         let long_ago = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
@@ -58,37 +59,84 @@ impl Scene {
         wait_idle(&self.sshd);
     }
 
-    /// Whether the target is the new file; anything but the old or the new one fails.
-    #[track_caller]
-    fn is_done(&self, target: &Path, what: &str) -> bool {
-        let stands = std::fs::read(target).unwrap_or_else(|error| panic!("{what}: the target: {error}"));
+    /// Whether the target is the new file; anything but the old or the new one is torn.
+    fn is_done(&self, target: &Path, what: &str) -> Result<bool, Finding> {
+        let stands = std::fs::read(target)
+            .map_err(|error| Finding::new(Broken::Lost, format!("{what}: the target: {error}")))?;
         let done = stands == content(SIZE, 1);
-        assert!(done || stands == content(SIZE, 2), "{what}: torn, {} bytes", stands.len());
-        done
+        if done || stands == content(SIZE, 2) {
+            return Ok(done);
+        }
+        Err(Finding::new(Broken::Torn, format!("{what}: torn, {} bytes", stands.len())))
     }
 
     /// Runs to the end, and counts what the server says was written to chunks.
-    #[track_caller]
-    fn finish(&self, target: &Path, what: &str) {
-        let done = self.is_done(target, what);
+    pub fn finish(&self, target: &Path, what: &str) -> Verdict {
+        let lost = |text: String| Err(Finding::new(Broken::Lost, format!("{what}: {text}")));
+        let done = self.is_done(target, what)?;
         let there: BTreeSet<u64> = published(&self.sshd, target);
         let before = self.sshd.sftp_log().len();
         let more = ["--merge", self.merge, "--if-exists", "replace"];
         let began = Instant::now();
         let outcome = self.client.put(&self.source, target, &more);
-        assert_eq!(outcome.code, Some(0), "{what}: {outcome:?}");
         let took = began.elapsed();
         wait_idle(&self.sshd);
-        assert!(self.is_done(target, what), "{what}: a false success");
+        if outcome.code != Some(0) {
+            return lost(format!("the last rerun: {outcome:?}"));
+        }
+        if !self.is_done(target, what)? {
+            return Err(Finding::new(Broken::False, format!("{what}: a false success")));
+        }
         let written = bytes_written(&self.sshd.sftp_log()[before..], self.merge);
         let missing: u64 =
             (1..=CHUNKS).filter(|n| !there.contains(n)).map(|n| CHUNK.min(SIZE - (n - 1) * CHUNK)).sum();
         let expected = if done { 0 } else { missing };
-        assert!(written <= expected, "{what}: {written} bytes where {expected} were missing\n{outcome:?}");
-        assert_eq!(beside(&self.sshd, target), Vec::<String>::new(), "{what}: litter");
+        if written > expected {
+            return lost(format!("{written} bytes where {expected} were missing\n{outcome:?}"));
+        }
+        let litter = beside(&self.sshd, target);
+        if !litter.is_empty() {
+            return lost(format!("litter: {litter:?}"));
+        }
         // A lock whose holder is seen to be gone is not watched for ten seconds.
-        assert!(!outcome.stderr.contains("no sign of life"), "{what}: after {took:?}: {}", outcome.stderr);
+        if outcome.stderr.contains("no sign of life") {
+            let text = format!("{what}: after {took:?}: {}", outcome.stderr);
+            return Err(Finding::new(Broken::Hung, text));
+        }
         std::fs::remove_file(target).expect("the target");
+        Ok(())
+    }
+
+    /// How long a run takes in which nothing happens.
+    pub fn whole_run(&self) -> Duration {
+        let target = self.target("whole.img");
+        let began = Instant::now();
+        self.start(&target).wait().expect(0);
+        let whole = began.elapsed();
+        std::fs::remove_file(target).expect("the target");
+        whole
+    }
+
+    /// Starts a run and kills it. Where it was then, unless it had ended.
+    pub fn killed_after(
+        &self,
+        target: &Path,
+        after: Duration,
+        what: &str,
+    ) -> Result<Option<String>, Finding> {
+        let mut run = self.start(target);
+        std::thread::sleep(after);
+        let was_running = run.is_running();
+        let said = run.stdout_path();
+        self.kill(run);
+        self.is_done(target, what)?;
+        let said = std::fs::read_to_string(said).unwrap_or_default();
+        let phase = said.lines().rev().find_map(|line| {
+            line.contains("\"event\":\"phase\"").then(|| line.split("\"phase\":\"").nth(1))?
+        });
+        let phase = phase.and_then(|rest| rest.split('"').next()).unwrap_or("connect");
+        let chunks = published(&self.sshd, target).len();
+        Ok(was_running.then(|| format!("SIGKILL in {phase} with {chunks} chunks published")))
     }
 }
 
@@ -134,17 +182,15 @@ fn killed_in_every_phase(merge: &'static str) {
         let mut run = scene.start(&target);
         wait_for_phase(&mut run, phase);
         scene.kill(run);
-        scene.finish(&target, &format!("{merge}, killed in {phase}"));
+        scene
+            .finish(&target, &format!("{merge}, killed in {phase}"))
+            .unwrap_or_else(|found| panic!("{found}"));
     }
 }
 
 fn killed_at_random(merge: &'static str, seed: u64) {
     let scene = Scene::new(merge);
-    let target = scene.target("whole.img");
-    let began = Instant::now();
-    scene.start(&target).wait().expect(0);
-    let whole = began.elapsed();
-    std::fs::remove_file(target).expect("the target");
+    let whole = scene.whole_run();
     let kills = std::env::var("HAUL_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(9);
     let mut random = seed;
     let mut case = 0;
@@ -157,13 +203,10 @@ fn killed_at_random(merge: &'static str, seed: u64) {
         for _ in 0..1 + next_random(&mut random) % 3 {
             let after = whole.mul_f64((next_random(&mut random) % 1000) as f64 / 1000.0);
             what = format!("{what}, after {after:?}");
-            let run = scene.start(&target);
-            std::thread::sleep(after);
-            scene.kill(run);
-            scene.is_done(&target, &what);
+            scene.killed_after(&target, after, &what).unwrap_or_else(|found| panic!("{found}"));
             made += 1;
         }
-        scene.finish(&target, &what);
+        scene.finish(&target, &what).unwrap_or_else(|found| panic!("{found}"));
     }
 }
 

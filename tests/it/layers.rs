@@ -121,7 +121,7 @@ const MACHINE_PATHS: [(&str, &str); 4] =
 /// What a tracked file says that holds on one machine only.
 fn local_names(path: &str, text: &str) -> Vec<String> {
     // The lock file names the registry by its nature.
-    let hosts = REGISTRY_HOSTS.iter().filter(|_| path != "Cargo.lock");
+    let hosts = REGISTRY_HOSTS.iter().filter(|_| !path.ends_with("Cargo.lock"));
     hosts
         .chain(&MACHINE_PATHS)
         .map(|(first, second)| format!("{first}{second}"))

@@ -4,5 +4,5 @@ mod encoding;
 mod merge;
 mod merge_kills;
 mod probe;
-mod scene;
+pub mod scene;
 pub mod shells;

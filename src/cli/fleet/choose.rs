@@ -93,17 +93,22 @@ fn names_in(path: &Path, chosen: &[Target], inventory: &Inventory) -> Result<Vec
     if read.map_err(|error| failed(&error))? as u64 > MAX_LIMIT_FILE_BYTES {
         return Err(failed(&"is larger than 16 MiB"));
     }
+    names_of(&text, chosen, inventory).map_err(|problem| failed(&problem))
+}
+
+/// What such a file says.
+pub fn names_of(text: &str, chosen: &[Target], inventory: &Inventory) -> Result<Vec<String>, String> {
     let mut names = Vec::new();
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let name = inventory.host(line).map_or(line, |host| host.name.as_str());
         if !chosen.iter().any(|target| target.host.name == name) {
             let name = printable(line.as_bytes());
-            return Err(failed(&format!("'{name}' is none of the hosts that were asked for")));
+            return Err(format!("'{name}' is none of the hosts that were asked for"));
         }
         names.push(name.to_owned());
     }
     if names.is_empty() {
-        return Err(failed(&"names no host"));
+        return Err("names no host".to_owned());
     }
     Ok(names)
 }

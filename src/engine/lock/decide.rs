@@ -46,9 +46,12 @@ pub(super) struct Watch {
     /// These bytes were there when this was noted.
     since: Instant,
     /// What the temp directory looked like, and when.
-    progress: Option<(u64, Instant)>,
+    progress: Option<(Fingerprint, Instant)>,
     alive: bool,
 }
+
+/// Of what changes while a holder works; `None` where it could not be read.
+type Fingerprint = Option<u64>;
 
 enum Life {
     /// Not watched for long enough.
@@ -168,8 +171,11 @@ impl Acquirer {
                 } else {
                     let now = self.fingerprint(files, seen).await?;
                     if now != before {
-                        watch.alive = true;
-                        watch.since = Instant::now();
+                        // That it could be read only once says nothing of the holder.
+                        if now.is_some() && before.is_some() {
+                            watch.alive = true;
+                            watch.since = Instant::now();
+                        }
                         watch.progress = Some((now, Instant::now()));
                     }
                     (now == before).then_some(Life::Dead)
@@ -183,7 +189,7 @@ impl Acquirer {
 
     /// Stands for everything in the holder's temp directory that changes while it works.
     /// A directory that this account may not read shows no progress.
-    async fn fingerprint(&self, files: &dyn Files, seen: &LockSeen) -> Result<u64, Failure> {
+    async fn fingerprint(&self, files: &dyn Files, seen: &LockSeen) -> Result<Fingerprint, Failure> {
         let names = &self.context.names;
         let info = seen.info();
         let user = info.and_then(|info| UserId::new(&info.user).ok());
@@ -199,7 +205,8 @@ impl Acquirer {
                 Err(error) if error.is_link() => {
                     return Err(Failure::remote(Phase::Lock, self.place(), &error));
                 }
-                Err(_) => Vec::new(),
+                Err(error) if error.is_not_found() => Vec::new(),
+                Err(_) => return Ok(None),
             };
             entries.sort_by(|a, b| a.name.cmp(&b.name));
             for entry in entries {
@@ -212,7 +219,7 @@ impl Acquirer {
                 entry.attributes.times.map(|times| times.modified).hash(&mut hasher);
             }
         }
-        Ok(hasher.finish())
+        Ok(Some(hasher.finish()))
     }
 
     /// Whether an incomplete lock is this user's: it belongs to the same account, and is

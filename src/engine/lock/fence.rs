@@ -88,7 +88,7 @@ async fn fence_temp(
 ) -> Result<(Vec<FencedDir>, bool), Failure> {
     let place = format!("{}:{}", held.host, names.temp());
     let failed = |error: &RemoteError| Failure::remote(Phase::Lock, &place, error);
-    let mine = format!("fenced.{}.", held.run);
+    let mine = Names::fenced_by(held.run);
     let mut tries = 0;
     let mut contested = false;
     // An earlier call, or an earlier turn, may have been cut off half way.

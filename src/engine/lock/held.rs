@@ -154,7 +154,7 @@ impl Held {
                     tokio::time::sleep(self.times.denied_pause).await;
                 }
                 Err(error) if !error.is_not_found() => return Err(error),
-                Err(_) if !private_stands => return Ok(self.lost_to(FENCED)),
+                Err(_) if !private_stands => return Ok(self.lost_to(VANISHED)),
                 Err(_) => self.put_again(files).await?,
             }
         }
@@ -312,6 +312,8 @@ impl Held {
 }
 
 const FENCED: &str = "a newer run, which has moved this run's private directory away";
+/// No lock, and nothing of this run's: no other run is to be seen.
+const VANISHED: &str = "whoever has removed or moved the target's directory or what haul keeps in it";
 
 pub(super) fn is_of(content: &LockContent, run: RunId) -> bool {
     matches!(content, LockContent::Whole(info) if info.run == run)

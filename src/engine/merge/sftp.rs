@@ -10,6 +10,7 @@ use crate::engine::io::{
     publish, read_range, remove_all_if_there, remove_if_there, size_of_open, sync_if_possible, write_all,
 };
 use crate::engine::monitor::Monitor;
+use crate::engine::plant::{Plant, is_planted};
 use crate::engine::site::Site;
 use crate::model::chunk::Geometry;
 use crate::model::names::RunNames;
@@ -84,6 +85,11 @@ impl SftpMerge {
             sync_if_possible(self.site.files.as_ref(), merged)
                 .await
                 .map_err(self.site.failed(Phase::Merge))?;
+            if is_planted(Plant::RemoveBeforeRecord) {
+                for (n, _) in &batch {
+                    self.remove_stored(*n).await?;
+                }
+            }
             write_record(&self.site, &self.run, self.geometry, last, self.generation).await?;
             if how == Some(Published::Stored) {
                 for (n, _) in &batch {

@@ -70,6 +70,14 @@ impl LocalFiles {
         }
     }
 
+    /// Carries out one call after the other, in the order in which they were made.
+    #[must_use]
+    pub fn in_order(mut self) -> LocalFiles {
+        self.features.in_order = true;
+        self.calls = Arc::new(Semaphore::new(1));
+        self
+    }
+
     /// Where `path` lies on this machine. `..` is taken by the letter and does not lead
     /// out of the root.
     fn local(&self, what: &str, path: &RemotePath) -> Result<PathBuf, RemoteError> {

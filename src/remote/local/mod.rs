@@ -28,18 +28,25 @@ use super::{Connection, Connector, ExecRequest, Files, Process, RemoteError};
 pub struct LocalConnector {
     root: PathBuf,
     shell: Option<PathBuf>,
+    in_order: bool,
 }
 
 impl LocalConnector {
     /// `shell` runs commands, in `root`; they see this machine's real paths. Without it
     /// the host runs no commands. `busybox` is called as `busybox sh`.
     pub fn new(root: impl Into<PathBuf>, shell: Option<PathBuf>) -> LocalConnector {
-        LocalConnector { root: root.into(), shell }
+        LocalConnector { root: root.into(), shell, in_order: false }
     }
 
     /// The whole machine: files and commands mean the same by a path.
     pub fn whole_machine(shell: Option<PathBuf>) -> LocalConnector {
         LocalConnector::new("/", shell)
+    }
+
+    /// Carries out requests one after the other, as OpenSSH's server does.
+    #[must_use]
+    pub fn in_order(self) -> LocalConnector {
+        LocalConnector { in_order: true, ..self }
     }
 }
 
@@ -50,23 +57,21 @@ impl Connector for LocalConnector {
     }
 
     async fn connect(&self) -> Result<Arc<dyn Connection>, RemoteError> {
-        Ok(Arc::new(LocalConnection { root: self.root.clone(), shell: self.shell.clone() }))
+        Ok(Arc::new(LocalConnection(self.clone())))
     }
 }
 
-struct LocalConnection {
-    root: PathBuf,
-    shell: Option<PathBuf>,
-}
+struct LocalConnection(LocalConnector);
 
 #[async_trait]
 impl Connection for LocalConnection {
     async fn files(&self) -> Result<Arc<dyn Files>, RemoteError> {
-        Ok(Arc::new(LocalFiles::new(&self.root)))
+        let files = LocalFiles::new(&self.0.root);
+        Ok(Arc::new(if self.0.in_order { files.in_order() } else { files }))
     }
 
     async fn exec(&self, request: ExecRequest) -> Result<Process, RemoteError> {
-        run_command(self.shell.as_deref(), &self.root, &request)
+        run_command(self.0.shell.as_deref(), &self.0.root, &request)
     }
 
     fn server_name(&self) -> String {

@@ -11,7 +11,7 @@
 
 mod algorithms;
 mod attempt;
-mod certificate;
+pub mod certificate;
 pub mod config;
 mod congestion;
 mod connection;

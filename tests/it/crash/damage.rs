@@ -7,14 +7,16 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use haul::engine::failure::FailureKind;
-use haul::remote::faulty::{Fault, FaultScript, Moment};
+use haul::remote::faulty::{Call, Fault, FaultScript, Moment};
 
+use super::cases::finishes;
 use super::scene::{CHUNK, CHUNKS, PLACED, POOR, SCRIPT, STORED, Scene, Stands, Way, merged_files, names_in};
-use super::{Sweeps, Verdict, calls_of, chosen};
+use super::verdict::{Broken, Finding, Verdict};
+use super::{Sweeps, calls_of, chosen};
 
 /// How far the upload had come when its client was killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Came {
+pub enum Came {
     /// Four chunks are published.
     HalfWay,
     /// Everything is merged and verified, and nothing is committed.
@@ -255,19 +257,33 @@ fn empty_private(scene: &Scene) -> bool {
     private(scene, "").is_some_and(|path| fs::remove_dir_all(path).is_ok())
 }
 
-/// The call at which a run has come so far.
-fn moment(way: Way, came: Came) -> usize {
-    let calls = calls_of(way, true).calls;
+/// Every kind of damage: what it is and whether the lock is what it is done to. `None` where
+/// haul has to refuse, or a file has to stay.
+pub fn harms() -> impl Iterator<Item = Option<(&'static str, bool)>> {
+    MATRIX.iter().map(|(what, _, then)| {
+        let stays = matches!(then, Then::Refused(_)) || what.starts_with("a file of nobody");
+        (!stays).then(|| (*what, what.starts_with("lock")))
+    })
+}
+
+/// Does that damage; false where there is nothing of this kind.
+pub fn harm(scene: &Scene, which: usize) -> bool {
+    MATRIX[which].1(scene)
+}
+
+/// Of these calls the one at which a run has come so far; half way is with so many chunks
+/// published.
+pub fn moment(calls: &[Call], came: Came, enough: usize) -> Option<usize> {
     let mut published = 0;
     let found = calls.iter().position(|call| match came {
         Came::HalfWay => {
             published +=
                 usize::from(call.object.contains(" -> ") && call.object.contains(":alice/alice-target:"));
-            published == 5
+            published == enough
         }
         Came::ToTheCommit => call.operation == "setstat" && call.object.contains("/merged."),
     });
-    found.expect("it comes so far") + 1
+    found.map(|at| at + 1)
 }
 
 fn damaged(way: Way, moment: usize, which: usize) -> Verdict {
@@ -289,44 +305,50 @@ fn damaged(way: Way, moment: usize, which: usize) -> Verdict {
     }
     let ran = scene.run(FaultScript::faultless(), 5);
     let sent = ran.report().map_or(0, |report| report.chunks_sent) as usize;
-    let problem = match (then, ran.failure()) {
-        _ if ran.outcome.is_none() => "hung".to_owned(),
-        _ if scene.stands() == Stands::Torn => "torn".to_owned(),
-        (Then::Mended(_), Some(failure)) => format!("not mended: {failure}"),
-        (Then::Mended(_), None) if scene.stands() != Stands::New => "a false success".to_owned(),
+    let (broken, problem) = match (then, ran.failure()) {
+        _ if ran.outcome.is_none() => (Broken::Hung, "hung".to_owned()),
+        _ if scene.stands() == Stands::Torn => (Broken::Torn, "torn".to_owned()),
+        (Then::Mended(_), Some(failure)) => (Broken::Lost, format!("not mended: {failure}")),
+        (Then::Mended(_), None) if scene.stands() != Stands::New => {
+            (Broken::False, "a false success".to_owned())
+        }
         (Then::Mended(most), None) if sent > missing + most => {
-            format!("{sent} chunks sent where {missing} were missing")
+            (Broken::Lost, format!("{sent} chunks sent where {missing} were missing"))
         }
         (Then::Mended(_), None) => {
             // A file that is not haul's stays, and with it the directory it lies in.
             let mine = scene.temp().join("mine").exists();
             match scene.litter() {
                 litter if litter.is_empty() || mine => return Ok(()),
-                litter => format!("litter: {litter:?}"),
+                litter => (Broken::Lost, format!("litter: {litter:?}")),
             }
         }
-        (Then::Refused(_), None) => "not refused".to_owned(),
+        (Then::Refused(_), None) => (Broken::False, "not refused".to_owned()),
         (Then::Refused(kind), Some(failure)) if failure.kind != kind || failure.next_step.is_empty() => {
-            format!("not this refusal: {:?} {failure}", failure.kind)
+            (Broken::False, format!("not this refusal: {:?} {failure}", failure.kind))
         }
-        (Then::Refused(_), Some(_)) if scene.stands() != Stands::Old => "refused and replaced".to_owned(),
+        (Then::Refused(_), Some(_)) if scene.stands() != Stands::Old => {
+            (Broken::Lost, "refused and replaced".to_owned())
+        }
         (Then::Refused(_), Some(_)) => {
             // What stands in the way is removed by hand.
             let _ = fs::remove_file(scene.lock());
             let _ = fs::remove_dir(scene.lock());
             swap(manifest(&scene), "haul-manifest: 2", "haul-manifest: 1");
             let published = scene.published();
-            return super::finishes(&scene, &published, &ran.story()).map(drop);
+            return finishes(&scene, &published, &ran.story()).map(drop);
         }
     };
-    Err(format!("{what}: {problem}\n--- killed\n{}--- then\n{}", killed.story(), ran.story()))
+    let story = format!("{what}: {problem}\n--- killed\n{}--- then\n{}", killed.story(), ran.story());
+    Err(Finding::new(broken, story))
 }
 
 fn sweep_damage(way: Way) {
     let mut sweeps = Sweeps::default();
     for came in [Came::HalfWay, Came::ToTheCommit] {
-        let moment = moment(way, came);
-        let which: Vec<usize> = chosen(way, MATRIX.len() - 5).into_iter().map(|i| i - 1).collect();
+        let moment = moment(&calls_of(way, true).calls, came, 5).expect("it comes so far");
+        let every = if way.shell { chosen(way, 1, MATRIX.len() - 5) } else { (1..=MATRIX.len()).collect() };
+        let which: Vec<usize> = every.into_iter().map(|i| i - 1).collect();
         sweeps
             .sweep(&format!("{}, killed {came:?}", way.name), &which, |which, _| damaged(way, moment, which));
     }

@@ -1,9 +1,10 @@
 //! One upload in a directory of its own, run again and again with faults, and what can be
 //! seen of it from outside.
 
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
-use std::fs::{self, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::fs::{self, OpenOptions, Permissions};
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,23 +15,29 @@ use haul::engine::put::{PutJob, put};
 use haul::engine::report::PutReport;
 use haul::engine::stop::stop_pair;
 use haul::model::chunk::{ChunkSize, Geometry};
+use haul::model::lock_file::{self, LockContent};
 use haul::model::names::{Entry, Names, UserId};
 use haul::model::record::Record;
 use haul::model::remote_path::RemotePath;
 use haul::model::run_id::RunId;
-use haul::remote::faulty::{Call, FaultScript, FaultyConnector};
+use haul::remote::Connector;
+use haul::remote::faulty::{Call, FaultScript, FaultyConnector, PageCache};
 use haul::remote::files::Features;
 use haul::remote::local::LocalConnector;
 
+use super::server::PipedServers;
 use crate::engine::{Recorder, content, options};
 
 pub const CHUNK: u64 = 16 << 10;
 /// Six chunks, the last one short.
 pub const SIZE: u64 = 5 * CHUNK + 1234;
 pub const CHUNKS: u64 = 6;
-/// Of a run without a shell in the runtime's own time, of which none passes while anything
-/// is at work; of others in real time.
+/// In the runtime's own time, of which none passes while anything is at work.
 const HUNG: Duration = Duration::from_secs(900);
+/// Where time passes as everywhere.
+const HUNG_REAL: Duration = Duration::from_secs(120);
+const OLD_MODE: u32 = 0o640;
+const SOURCE_MODE: u32 = 0o644;
 
 /// How the upload goes about it.
 #[derive(Clone, Copy)]
@@ -39,34 +46,102 @@ pub struct Way {
     pub merge: MergeMethod,
     pub shell: bool,
     pub features: fn(&mut Features),
+    pub server: Server,
+    /// Without a rename that replaces, the old file may be removed first.
+    pub remove_first: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server {
+    /// A directory of this machine, by plain file calls.
+    Local,
+    /// The same, one call after the other.
+    LocalInOrder,
+    /// OpenSSH's sftp-server, with these arguments.
+    OpenSsh(&'static [&'static str]),
 }
 
 impl Way {
+    pub const fn new(name: &'static str, merge: MergeMethod) -> Way {
+        let server = Server::Local;
+        Way { name, merge, shell: false, features: |_| {}, server, remove_first: false }
+    }
+
+    pub const fn with_shell(self) -> Way {
+        Way { shell: true, ..self }
+    }
+
+    pub const fn lacking(self, features: fn(&mut Features)) -> Way {
+        Way { features, ..self }
+    }
+
+    pub const fn removing_first(self) -> Way {
+        Way { remove_first: true, ..self }
+    }
+
+    pub const fn in_order(self) -> Way {
+        Way { server: Server::LocalInOrder, ..self }
+    }
+
+    pub const fn through_openssh(self, arguments: &'static [&'static str]) -> Way {
+        Way { server: Server::OpenSsh(arguments), ..self }
+    }
+
+    pub fn is_local(&self) -> bool {
+        matches!(self.server, Server::Local | Server::LocalInOrder)
+    }
+
     pub fn placed(&self) -> bool {
         self.merge == MergeMethod::Auto
     }
+
+    /// Time stands still while anything is at work, so that watching takes none.
+    pub fn paused(&self) -> bool {
+        !self.shell && self.is_local()
+    }
 }
 
-pub const PLACED: Way = Way { name: "placed", merge: MergeMethod::Auto, shell: false, features: |_| {} };
-pub const STORED: Way = Way { name: "stored", merge: MergeMethod::Sftp, shell: false, features: |_| {} };
+pub const PLACED: Way = Way::new("placed", MergeMethod::Auto);
+pub const STORED: Way = Way::new("stored", MergeMethod::Sftp);
 /// Stored chunks on a server that has nothing but SFTP version 3.
-pub const POOR: Way = Way {
-    name: "poor server",
-    merge: MergeMethod::Sftp,
-    shell: false,
-    features: |features| {
-        *features = Features { write_limit: 8 << 10, read_limit: 8 << 10, ..Features::default() };
-    },
-};
-pub const PLACED_SHELL: Way =
-    Way { name: "placed, shell", merge: MergeMethod::Auto, shell: true, features: |_| {} };
-pub const SCRIPT: Way = Way { name: "script", merge: MergeMethod::Script, shell: true, features: |_| {} };
+pub const POOR: Way = Way::new("poor server", MergeMethod::Sftp).removing_first().lacking(|features| {
+    *features = Features { write_limit: 8 << 10, read_limit: 8 << 10, ..Features::default() };
+});
+pub const PLACED_SHELL: Way = Way::new("placed, shell", MergeMethod::Auto).with_shell();
+pub const SCRIPT: Way = Way::new("script", MergeMethod::Script).with_shell();
 
 pub struct Scene {
     directory: tempfile::TempDir,
     pub way: Way,
     old: Option<Vec<u8>>,
     new: Vec<u8>,
+    /// What is not synced, over all runs.
+    pub cache: Arc<PageCache>,
+    /// What stands in the temp directory says nothing about what was published.
+    pub damaged: Cell<bool>,
+    /// Nothing tells that a killed holder of the lock is dead: it has to be watched.
+    pub watched: Cell<bool>,
+    pub noted: RefCell<Noted>,
+}
+
+/// What was done in a scene.
+#[derive(Debug, Clone, Default)]
+pub struct Noted {
+    pub runs: usize,
+    pub faults: usize,
+    /// Where the first fault struck: the operation, by names without what is random in
+    /// them, and which of its kind it was.
+    pub operation: Option<String>,
+}
+
+/// What stands at the target before the first run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Before {
+    Absent,
+    /// Another file of the same size.
+    Old,
+    Longer,
+    Same,
 }
 
 /// What stands at the target.
@@ -74,6 +149,8 @@ pub struct Scene {
 pub enum Stands {
     Old,
     New,
+    /// The file of [`Scene::other_content`].
+    Other,
     /// Anything else: what must never be.
     Torn,
 }
@@ -93,19 +170,44 @@ pub struct Ran {
 impl Scene {
     /// `replaces`: another file of the same size stands there already.
     pub fn new(way: Way, replaces: bool) -> Scene {
+        Scene::with(way, if replaces { Before::Old } else { Before::Absent })
+    }
+
+    pub fn with(way: Way, before: Before) -> Scene {
         // In memory where that can be had: nothing here is about the disk.
         let directory =
             tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory");
-        let (old, new) = (replaces.then(|| content(SIZE, 1)), content(SIZE, 2));
-        fs::write(directory.path().join("source"), &new).expect("a source");
-        let scene = Scene { directory, way, old, new };
+        let new = content(SIZE, 2);
+        let old = match before {
+            Before::Absent => None,
+            Before::Old => Some(content(SIZE, 1)),
+            Before::Longer => Some(content(SIZE + CHUNK, 1)),
+            Before::Same => Some(new.clone()),
+        };
+        let scene = Scene {
+            directory,
+            way,
+            old,
+            new,
+            cache: Arc::default(),
+            damaged: Cell::new(false),
+            watched: Cell::new(false),
+            noted: RefCell::default(),
+        };
+        fs::write(scene.source(), &scene.new).expect("a source");
+        fs::set_permissions(scene.source(), Permissions::from_mode(SOURCE_MODE)).expect("a mode");
         if let Some(old) = &scene.old {
             fs::write(scene.target(), old).expect("an old file");
+            fs::set_permissions(scene.target(), Permissions::from_mode(OLD_MODE)).expect("a mode");
             let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
             let file = OpenOptions::new().write(true).open(scene.target()).expect("the old file");
             file.set_modified(long_ago).expect("a time");
         }
         scene
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
     }
 
     pub fn source(&self) -> PathBuf {
@@ -134,60 +236,94 @@ impl Scene {
             chunk_size: ChunkSize::new(CHUNK).expect("a size"),
             merge: self.way.merge,
             if_exists: IfExists::Replace,
-            non_atomic_replace: self.way.name == POOR.name,
+            non_atomic_replace: self.way.remove_first,
             ..options()
         }
     }
 
+    /// What the target is for, and the way to it, free to move to another thread.
+    pub fn errand(&self) -> Errand {
+        Errand { way: self.way, source: self.source(), target: self.target(), options: self.options() }
+    }
+
     /// Runs one client to its end. `retries` as on the command line.
     pub fn run(&self, script: FaultScript, retries: u32) -> Ran {
-        let options = PutOptions {
-            retry: RetryOptions { retries, stall_timeout: Duration::from_secs(30) },
-            ..self.options()
-        };
-        let script = Arc::new(script);
-        let shell = self.way.shell.then(|| PathBuf::from("/bin/sh"));
-        let local = Arc::new(LocalConnector::whole_machine(shell));
-        let connector = FaultyConnector::new(local, script.clone()).with_features(self.way.features);
-        let job = PutJob {
-            source: self.source(),
-            destination: self.target().as_os_str().as_encoded_bytes().to_vec(),
-            into_directory: false,
-        };
-        let recorder = Arc::new(Recorder::default());
-        let (_switch, stop) = stop_pair();
-        // Dropped at the end with all that the client still had under way, as when it dies.
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .start_paused(!self.way.shell)
-            .build()
-            .expect("a runtime");
-        let (outcome, took) = runtime.block_on(async {
-            let began = tokio::time::Instant::now();
-            let put = put(Arc::new(connector), job, options, recorder.clone(), stop);
-            let outcome = tokio::time::timeout(HUNG, put).await;
-            (outcome.ok(), began.elapsed())
-        });
-        drop(runtime);
-        Ran {
-            outcome,
-            notices: recorder.text(),
-            calls: script.calls(),
-            fired_at: script.fired_at(),
-            took,
-            placed: self.way.placed(),
+        let ran = self.errand().run(Arc::new(script.on(self.cache.clone())), retries);
+        self.note(&ran);
+        ran
+    }
+
+    /// As [`Scene::run`], with a script that is looked at afterwards.
+    pub fn run_shared(&self, script: &Arc<FaultScript>, retries: u32) -> Ran {
+        let ran = self.errand().run(script.clone(), retries);
+        self.note(&ran);
+        ran
+    }
+
+    pub fn note(&self, ran: &Ran) {
+        let mut noted = self.noted.borrow_mut();
+        noted.runs += 1;
+        let Some(at) = ran.fired_at else { return };
+        noted.faults += 1;
+        if noted.operation.is_none() {
+            let calls: Vec<String> = ran.calls.iter().take(at).map(|call| self.general(call)).collect();
+            let operation = calls.last().expect("it was noted");
+            let which = calls.iter().filter(|call| *call == operation).count();
+            noted.operation = Some(format!("{operation} #{which}"));
         }
+    }
+
+    /// A call without what differs from run to run.
+    fn general(&self, call: &Call) -> String {
+        let text = call.to_string().replace(&self.directory.path().display().to_string(), "");
+        let mut general = String::new();
+        let mut hex = String::new();
+        for c in text.chars().chain([' ']) {
+            if c.is_ascii_digit() || ('a'..='f').contains(&c) {
+                hex.push(c);
+                continue;
+            }
+            general.push_str(if hex.len() >= 16 { "*" } else { &hex });
+            hex.clear();
+            general.push(c);
+        }
+        general
     }
 
     pub fn stands(&self) -> Stands {
         match (fs::read(self.target()), &self.old) {
             (Ok(content), _) if content == self.new => Stands::New,
             (Ok(content), Some(old)) if content == *old => Stands::Old,
+            (Ok(content), _) if content == Scene::other_content() => Stands::Other,
             (Err(error), None) if error.kind() == std::io::ErrorKind::NotFound => Stands::Old,
             // Between the two steps of a replacement that was allowed not to be atomic.
             (Err(_), Some(_)) if self.options().non_atomic_replace => Stands::Old,
             _ => Stands::Torn,
         }
+    }
+
+    /// Neither the old file nor the new one.
+    pub fn other_content() -> Vec<u8> {
+        content(SIZE + 77, 3)
+    }
+
+    pub fn new_content(&self) -> &[u8] {
+        &self.new
+    }
+
+    /// The mode that the new file has to have: of the file that it replaced, else of the
+    /// source under this process's mask, which no test changes.
+    pub fn mode_is_right(&self) -> bool {
+        let mode = |path| fs::metadata(path).map(|metadata| metadata.permissions().mode() & 0o7777);
+        let probe = self.path("probe");
+        fs::write(&probe, "").expect("a file");
+        let mask = mode(probe.clone()).expect("a mode");
+        fs::remove_file(probe).expect("the file");
+        let of_new = SOURCE_MODE & (mask | 0o111);
+        let expected = if self.old.is_some() { OLD_MODE } else { of_new };
+        let is = mode(self.target()).ok();
+        // Removed first, the old file's mode may be forgotten with it.
+        is == Some(expected) || self.way.remove_first && is == Some(of_new)
     }
 
     /// Names beside the target that haul made.
@@ -198,6 +334,9 @@ impl Scene {
     /// As if the process that holds the lock were gone: it is named with a start time that
     /// no process of this pid has. False when there is no such lock.
     pub fn holder_dies(&self) -> bool {
+        if self.watched.get() {
+            return false;
+        }
         let Ok(text) = fs::read(self.lock()) else { return false };
         let key = b"\nstart: ";
         let Some(at) = text.windows(key.len()).position(|window| window == key) else { return false };
@@ -218,9 +357,75 @@ impl Scene {
         text.lines().find_map(|line| line.strip_prefix("run: ")).map(str::to_owned)
     }
 
+    pub fn lock_is_torn(&self) -> bool {
+        fs::read(self.lock()).is_ok_and(|text| lock_file::parse(&text) == LockContent::Torn)
+    }
+
+    /// Whether a run's own name of its lock file is there.
+    pub fn has_private_lock(&self) -> bool {
+        let temp = self.temp();
+        names_in(&temp).iter().any(|name| name.starts_with("run.") && temp.join(name).join("lock").exists())
+    }
+
     /// The chunks that count as sent by what stands in the temp directory.
     pub fn published(&self) -> BTreeSet<u64> {
+        if self.damaged.get() {
+            return BTreeSet::new();
+        }
         published(&self.temp(), &self.names())
+    }
+}
+
+/// One upload to one target, by any client.
+#[derive(Clone)]
+pub struct Errand {
+    pub way: Way,
+    pub source: PathBuf,
+    pub target: PathBuf,
+    pub options: PutOptions,
+}
+
+impl Errand {
+    pub fn run(self, script: Arc<FaultScript>, retries: u32) -> Ran {
+        let Errand { way, source, target, options } = self;
+        let hung = if way.paused() { HUNG } else { HUNG_REAL };
+        let options =
+            PutOptions { retry: RetryOptions { retries, stall_timeout: Duration::from_secs(30) }, ..options };
+        let shell = way.shell.then(|| PathBuf::from("/bin/sh"));
+        let servers = PipedServers::default();
+        let host: Arc<dyn Connector> = match way.server {
+            Server::Local => Arc::new(LocalConnector::whole_machine(shell)),
+            Server::LocalInOrder => Arc::new(LocalConnector::whole_machine(shell).in_order()),
+            Server::OpenSsh(arguments) => Arc::new(servers.connector(arguments, shell)),
+        };
+        let connector = FaultyConnector::new(host, script.clone()).with_features(way.features);
+        let destination = target.as_os_str().as_encoded_bytes().to_vec();
+        let job = PutJob { source, destination, into_directory: false };
+        let recorder = Arc::new(Recorder::default());
+        let (_switch, stop) = stop_pair();
+        // Dropped at the end with all that the client still had under way, as when it dies.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(way.paused())
+            .build()
+            .expect("a runtime");
+        let (outcome, took) = runtime.block_on(async {
+            let began = tokio::time::Instant::now();
+            let put = put(Arc::new(connector), job, options, recorder.clone(), stop);
+            let outcome = tokio::time::timeout(hung, put).await;
+            (outcome.ok(), began.elapsed())
+        });
+        let running = servers.processes();
+        drop(runtime);
+        running.wait();
+        Ran {
+            outcome,
+            notices: recorder.text(),
+            calls: script.calls(),
+            fired_at: script.fired_at(),
+            took,
+            placed: way.placed(),
+        }
     }
 }
 
@@ -281,6 +486,23 @@ impl Ran {
     /// The chunks of which bytes were sent after the first `skipped` calls.
     pub fn sent_after(&self, skipped: usize) -> BTreeSet<u64> {
         self.calls.iter().skip(skipped).filter_map(|call| self.chunk_of(call)).collect()
+    }
+
+    /// The stored chunks that the run itself had seen to be published, as it did something
+    /// with them: they are not to be sent again, whatever stands in the temp directory.
+    pub fn seen_published(&self) -> BTreeSet<u64> {
+        self.seen_published_before(self.calls.len())
+    }
+
+    pub fn seen_published_before(&self, calls: usize) -> BTreeSet<u64> {
+        let seen =
+            self.calls.iter().take(calls).filter(|call| {
+                matches!(call.operation, "open" | "read" | "rename" | "posix-rename" | "remove")
+            });
+        seen.filter_map(|call| {
+            call.object.split(" -> ").next()?.rsplit_once("/alice-target:")?.1.parse().ok()
+        })
+        .collect()
     }
 
     fn chunk_of(&self, call: &Call) -> Option<u64> {

@@ -10,6 +10,7 @@ pub mod program;
 pub mod script;
 pub mod sshd;
 pub mod sudoers;
+pub mod tcp_proxy;
 pub mod token;
 pub mod wait;
 

@@ -189,6 +189,21 @@ impl Running {
         self.wait_for(LIMIT)
     }
 
+    /// With the most memory that it had, in KiB.
+    pub fn wait_and_weigh(mut self) -> (u64, Outcome) {
+        let (begin, status) = (Instant::now(), format!("/proc/{}/status", self.pid()));
+        let mut peak = 0;
+        while self.is_running() {
+            let text = fs::read_to_string(&status).unwrap_or_default();
+            let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+            let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
+            peak = peak.max(kib.unwrap_or(0));
+            assert!(begin.elapsed() < LIMIT, "haul hangs: {}{}", self.stdout(), self.stderr());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        (peak, self.wait())
+    }
+
     pub fn wait_for(mut self, limit: Duration) -> Outcome {
         let begin = Instant::now();
         let status = loop {

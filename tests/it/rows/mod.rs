@@ -20,5 +20,6 @@ mod pipes;
 pub mod place;
 mod progress;
 mod resuming;
+mod storage;
 mod terminal;
 mod unmerged;
