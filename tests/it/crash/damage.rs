@@ -52,7 +52,7 @@ const MATRIX: &[(&str, Harm, Then)] = &[
     ("manifest of nobody", |scene| write(manifest(scene), b"hello\n"), ALL),
     (
         "manifest of another version",
-        |scene| swap(manifest(scene), "haul-manifest: 1", "haul-manifest: 2"),
+        |scene| swap(manifest(scene), "haul-manifest: 1", "haul-manifest: 9"),
         Then::Refused(FailureKind::Failed),
     ),
     ("record deleted", |scene| delete(record(scene)), ALL),
@@ -335,7 +335,7 @@ fn damaged(way: Way, moment: usize, which: usize) -> Verdict {
             // What stands in the way is removed by hand.
             let _ = fs::remove_file(scene.lock());
             let _ = fs::remove_dir(scene.lock());
-            swap(manifest(&scene), "haul-manifest: 2", "haul-manifest: 1");
+            swap(manifest(&scene), "haul-manifest: 9", "haul-manifest: 1");
             let published = scene.published();
             return finishes(&scene, &published, &ran.story()).map(drop);
         }
