@@ -120,7 +120,7 @@ impl Soak {
 
     fn say(&self) {
         let line = self.tally.to_string();
-        eprintln!("{line}");
+        eprintln!("distinct cases of each server and fault: {}\n{line}", self.tally.spread());
         if let Some(path) = from_environment("HAUL_SOAK_LINE") {
             std::fs::write(path, line + "\n").expect("the file for the line");
         }

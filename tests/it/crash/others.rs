@@ -170,6 +170,9 @@ fn takes_the_lock(call: &Call) -> bool {
     matches!(call.operation, "hardlink" | "create" | "rename") && call.object.ends_with("target.bin:lock")
 }
 
+/// Calls that are under way at once when an upload begins, and more.
+const AT_ONCE: usize = 8;
+
 /// Somebody else replaces the target before call k.
 pub fn target_changes(scene: &Scene, k: usize, seed: u64) -> Verdict {
     let foreign = scene.path("foreign");
@@ -186,8 +189,11 @@ pub fn target_changes(scene: &Scene, k: usize, seed: u64) -> Verdict {
     let looked_at = committed_at.and_then(|commit| position_of(&ran.calls[..commit], looks));
     // From its last look to the rename nothing can be done where there is no compare and swap.
     let seen = looked_at.is_none_or(|at| fired_at <= at);
-    // What stands there at the look before, when the upload begins, is what is replaced.
-    let begun_at = looked_at.and_then(|last| position_of(&ran.calls[..last - 1], looks));
+    // What stands there at the look before, when the upload begins, is what is replaced. A
+    // look is noted when it is asked for, and may be answered a few calls later.
+    let begun_at = looked_at.and_then(|last| position_of(&ran.calls[..last - 1], looks)).and_then(|begun| {
+        Some(begun + ran.calls[begun..].iter().position(|call| call.operation == "create")? + AT_ONCE)
+    });
     let begins = begun_at.is_none_or(|at| fired_at <= at);
     let (broken, problem) = match ran.report() {
         _ if stands == Stands::Torn => (Broken::Torn, "the target is torn".to_owned()),

@@ -1,6 +1,6 @@
 //! What a soak came to, in one line.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Mutex;
 
@@ -19,6 +19,8 @@ pub struct Tally(Mutex<Counts>);
 struct Counts {
     cases: usize,
     distinct: HashSet<String>,
+    /// How many of them there are of each server, and of each fault.
+    of: BTreeMap<String, usize>,
     /// Of the distinct ones.
     real: usize,
     faults: usize,
@@ -37,6 +39,10 @@ impl Tally {
             && counts.distinct.insert(format!("{operation} {kind}"))
         {
             counts.real += usize::from(real);
+            let mut words = kind.split('/');
+            for word in [words.next(), words.next_back()].into_iter().flatten() {
+                *counts.of.entry(word.to_owned()).or_default() += 1;
+            }
         }
         if let Err(finding) = verdict {
             let story = finding.to_string();
@@ -45,6 +51,13 @@ impl Tally {
             eprintln!("FAILED, again with --case '{name}'\n{shown}");
             counts.broken.push(finding.broken);
         }
+    }
+
+    /// The distinct cases of each server and of each fault.
+    pub fn spread(&self) -> String {
+        let counts = self.0.lock().expect("not poisoned");
+        let words: Vec<String> = counts.of.iter().map(|(word, count)| format!("{word} {count}")).collect();
+        words.join(", ")
     }
 
     pub fn failed(&self) -> usize {
