@@ -140,6 +140,7 @@ mod tests {
             bytes_sent: 312 * (10 << 20),
             resumed: true,
             seconds: BTreeMap::new(),
+            pace: None,
             attributes: AttributesReport::default(),
         }
     }

@@ -10,6 +10,7 @@ pub mod limiter;
 pub mod lock;
 pub mod monitor;
 pub mod options;
+pub mod pace;
 pub mod plant;
 pub mod probe;
 pub mod put;

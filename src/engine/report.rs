@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::pace::Measured;
 use crate::model::digest::Digest;
 use crate::remote::files::{Attributes, Owner};
 
@@ -52,6 +53,8 @@ pub struct PutReport {
     pub resumed: bool,
     /// By phase name.
     pub seconds: BTreeMap<&'static str, Duration>,
+    /// How it was sent, where anything was.
+    pub pace: Option<Measured>,
     pub attributes: AttributesReport,
 }
 

@@ -9,6 +9,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -49,6 +50,7 @@ struct Opened {
     path: PathBuf,
     bytes_read: AtomicU64,
     bytes_hashed: AtomicU64,
+    hashing_nanoseconds: AtomicU64,
 }
 
 #[derive(Debug, Clone)]
@@ -99,6 +101,7 @@ impl Source {
                 path: path.to_owned(),
                 bytes_read: AtomicU64::new(0),
                 bytes_hashed: AtomicU64::new(0),
+                hashing_nanoseconds: AtomicU64::new(0),
             }),
             sharing: None,
             description: SourceDescription {
@@ -143,6 +146,11 @@ impl Source {
             bytes_read: self.opened.bytes_read.load(Ordering::Relaxed),
             bytes_hashed: self.opened.bytes_hashed.load(Ordering::Relaxed),
         }
+    }
+
+    /// How long that took, on all threads.
+    pub fn hashing(&self) -> Duration {
+        Duration::from_nanos(self.opened.hashing_nanoseconds.load(Ordering::Relaxed))
     }
 
     /// Reads exactly `length` bytes and takes them through `chain` on the way.
@@ -267,7 +275,10 @@ impl Source {
 
 impl Opened {
     fn hash(&self, bytes: &[u8], mut chain: Chain) -> Chain {
+        let began = Instant::now();
         chain.update(bytes);
+        let took = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.hashing_nanoseconds.fetch_add(took, Ordering::Relaxed);
         self.bytes_hashed.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         chain
     }

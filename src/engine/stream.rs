@@ -406,6 +406,7 @@ impl Stream {
             bytes_sent: self.read,
             resumed: false,
             seconds: [(Phase::Upload.name(), self.uploading)].into(),
+            pace: None,
             attributes: AttributesReport {
                 mode: self.dressed.mode,
                 owner: self.dressed.owner,

@@ -21,6 +21,7 @@ use super::limiter::Limiter;
 use super::merge::Merge;
 use super::monitor::{Level, Monitor, Notice};
 use super::options::{MergeMethod, PutOptions, VerifyMethod};
+use super::pace::{self, Measured};
 use super::plant::{Plant, is_planted};
 use super::prepare::{Preparation, Prepared};
 use super::random::run_id;
@@ -75,6 +76,7 @@ pub struct Transfer {
     chunks_skipped: Option<u64>,
     resumed: bool,
     sha256: Option<Digest>,
+    pace: Option<Measured>,
     verified_by: Option<VerifiedBy>,
     merged_by: Option<MergedBy>,
     seconds: BTreeMap<&'static str, Duration>,
@@ -114,6 +116,7 @@ impl Transfer {
             chunks_skipped: None,
             resumed: false,
             sha256: None,
+            pace: None,
             verified_by: None,
             merged_by: None,
             seconds: BTreeMap::new(),
@@ -295,6 +298,7 @@ impl Transfer {
             source.check_unchanged()?;
         }
         self.verified_by = Some(verified_by);
+        self.judge_pace(site, source);
         let checksum = prepared.manifest.checksum().ok_or_else(|| {
             Failure::new(
                 FailureKind::Verification,
@@ -335,6 +339,19 @@ impl Transfer {
             early.along = Some(Along::start(site, &merged, geometry, method, &early.board, &self.monitor));
         }
         Some(early)
+    }
+
+    /// Says what set the pace.
+    fn judge_pace(&mut self, site: &Site, source: Option<&Source>) {
+        let measured = Measured {
+            bytes: self.sent.bytes.load(Ordering::Relaxed),
+            hashing: source.map_or(Duration::ZERO, Source::hashing),
+            round_trip: site.files.round_trip(),
+            ..self.sent.meter.measured()
+        };
+        let Some(line) = pace::explained(&measured) else { return };
+        self.pace = Some(measured);
+        self.monitor.notice(Notice { level: Level::Detail, text: format!("{}: {line}", site.place()) });
     }
 
     fn take_plan(&mut self, site: &Site, prepared: &Prepared) {
@@ -574,6 +591,7 @@ impl Transfer {
             bytes_sent: self.sent.bytes.load(Ordering::Relaxed),
             resumed: self.resumed,
             seconds: self.seconds.clone(),
+            pace: self.pace,
             attributes: AttributesReport {
                 mode: self.dressed.mode,
                 owner: self.dressed.owner,

@@ -11,6 +11,7 @@
 
 pub mod after_death;
 pub mod cases;
+pub mod client;
 pub mod damage;
 pub mod others;
 pub mod scene;
@@ -22,11 +23,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cases::{cut, killed, next_random, refused, stands_whole, swallowed};
+use client::{PLACED, PLACED_SHELL, POOR, Ran, SCRIPT, STORED, Way};
 use haul::engine::failure::FailureKind;
 use haul::engine::report::PutStatus;
 use haul::remote::RemoteErrorKind;
 use haul::remote::faulty::{Fault, FaultScript, Moment};
-use scene::{PLACED, PLACED_SHELL, POOR, Ran, SCRIPT, STORED, Scene, Stands, Way};
+use scene::{Scene, Stands};
 use verdict::{Broken, Finding, Verdict};
 
 /// Cases that run at once.

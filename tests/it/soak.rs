@@ -26,7 +26,7 @@ use crate::crash::verdict::{Broken, Finding, Verdict};
 const DEFAULT_SECONDS: u64 = 60;
 const PAUSED_WORKERS: usize = 2;
 /// More than processors: they wait for others.
-const REAL_WORKERS: usize = 3;
+const REAL_WORKERS: usize = 5;
 /// In real time, for any case; the machine may be slow.
 const CASE_LIMIT: Duration = Duration::from_secs(240);
 const LOOK: Duration = Duration::from_millis(50);
@@ -100,11 +100,19 @@ impl Soak {
         while !self.ended.load(Ordering::Acquire) {
             std::thread::sleep(LOOK);
             let at_work = self.at_work.lock().expect("not poisoned").clone();
-            for (name, _) in at_work.into_iter().flatten().filter(|(_, since)| since.elapsed() > CASE_LIMIT) {
+            let hung: Vec<String> = at_work
+                .into_iter()
+                .flatten()
+                .filter(|(_, since)| since.elapsed() > CASE_LIMIT)
+                .map(|(name, _)| name)
+                .collect();
+            for name in &hung {
                 let finding = Finding::new(Broken::Hung, format!("not done after {CASE_LIMIT:?}"));
-                self.tally.add(&name, "", false, &Noted::default(), Err(finding));
+                self.tally.add(name, "", false, &Noted::default(), Err(finding));
+            }
+            if !hung.is_empty() {
                 self.say();
-                // Its thread cannot be ended.
+                // Their threads cannot be ended.
                 std::process::exit(1);
             }
         }

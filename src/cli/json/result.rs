@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::cli::exit_code::ExitCode;
-use crate::engine::failure::Failure;
+use crate::engine::failure::{Failure, Phase};
+use crate::engine::pace::{self, Limit};
 use crate::engine::report::{
     BeforeReport, CleanReport, MergedBy, PutReport, PutStatus, StatusReport, TargetState, VerifiedBy,
 };
@@ -29,6 +30,14 @@ pub struct ResultEvent<'a> {
     bytes_sent: Option<u64>,
     resumed: Option<bool>,
     seconds: BTreeMap<&'static str, f64>,
+    /// What went through a phase.
+    bytes: BTreeMap<&'static str, u64>,
+    connections: Option<u64>,
+    /// At once, all connections together.
+    bytes_in_flight: Option<u64>,
+    /// In seconds, the shortest one.
+    round_trip: Option<f64>,
+    limited_by: Option<&'static str>,
     /// Four octal digits; with owner and group the target as it is now.
     mode: Option<String>,
     uid: Option<u32>,
@@ -85,6 +94,11 @@ impl<'a> ResultEvent<'a> {
             bytes_sent: Some(report.bytes_sent),
             resumed: Some(report.resumed),
             seconds: report.seconds.iter().map(|(phase, time)| (*phase, time.as_secs_f64())).collect(),
+            bytes: phase_bytes(report),
+            connections: report.pace.map(|pace| pace.connections),
+            bytes_in_flight: report.pace.map(|pace| pace.in_flight_peak),
+            round_trip: report.pace.and_then(|pace| pace.round_trip).map(|time| time.as_secs_f64()),
+            limited_by: report.pace.and_then(|pace| pace::limit(&pace)).map(Limit::name),
             mode: mode_text(report.attributes.mode),
             uid: report.attributes.owner.map(|owner| owner.uid),
             gid: report.attributes.owner.map(|owner| owner.gid),
@@ -119,6 +133,11 @@ impl<'a> ResultEvent<'a> {
             bytes_sent: None,
             resumed: None,
             seconds: BTreeMap::new(),
+            bytes: BTreeMap::new(),
+            connections: None,
+            bytes_in_flight: None,
+            round_trip: None,
+            limited_by: None,
             mode: None,
             uid: None,
             gid: None,
@@ -129,6 +148,21 @@ impl<'a> ResultEvent<'a> {
             exit_code: ExitCode::of(failure.kind).number(),
         }
     }
+}
+
+fn phase_bytes(report: &PutReport) -> BTreeMap<&'static str, u64> {
+    let mut bytes = BTreeMap::new();
+    for phase in report.seconds.keys() {
+        let through = match *phase {
+            name if name == Phase::Upload.name() => report.bytes_sent,
+            name if name == Phase::Verify.name() => report.size,
+            // Placed chunks are where they belong.
+            name if name == Phase::Merge.name() && report.merge != Some(MergedBy::Placed) => report.size,
+            _ => continue,
+        };
+        bytes.insert(*phase, through);
+    }
+    bytes
 }
 
 pub fn put_status(status: PutStatus) -> &'static str {
@@ -260,6 +294,7 @@ pub fn state_name(state: TargetState) -> &'static str {
 mod tests {
     use super::*;
     use crate::engine::failure::{FailureKind, Phase};
+    use crate::engine::pace::{LaneTimes, Measured};
     use crate::engine::report::{AttributesReport, LockStatus, UploadStatus};
     use crate::model::digest::Digest;
     use crate::remote::files::Owner;
@@ -278,7 +313,18 @@ mod tests {
             chunks_skipped: 1,
             bytes_sent: 20,
             resumed: true,
-            seconds: BTreeMap::from([("upload", Duration::from_millis(1500))]),
+            seconds: [("upload", 1500), ("merge", 2), ("verify", 3), ("commit", 4)]
+                .map(|(phase, time)| (phase, Duration::from_millis(time)))
+                .into(),
+            pace: Some(Measured {
+                bytes: 20 << 20,
+                whole: Duration::from_secs(1),
+                connections: 4,
+                in_flight_peak: 5 << 20,
+                round_trip: Some(Duration::from_millis(50)),
+                lanes: LaneTimes { acknowledgements: Duration::from_secs(4), ..LaneTimes::default() },
+                ..Measured::default()
+            }),
             attributes: AttributesReport {
                 mode: Some(0o640),
                 owner: Some(Owner { uid: 7, gid: 8 }),
@@ -294,7 +340,10 @@ mod tests {
             "event": "result", "host": "web1", "status": "uploaded", "source": null, "target": "/srv/img",
             "size": 30, "sha256": "ab".repeat(32), "verified_by": "sha256-target", "merge": "script",
             "chunks_total": 3, "chunks_sent": 2, "chunks_skipped": 1, "bytes_sent": 20, "resumed": true,
-            "seconds": {"upload": 1.5}, "mode": "0640", "uid": 7, "gid": 8,
+            "seconds": {"upload": 1.5, "merge": 0.002, "verify": 0.003, "commit": 0.004},
+            "bytes": {"upload": 20, "merge": 30, "verify": 30}, "connections": 4,
+            "bytes_in_flight": 5 << 20, "round_trip": 0.05, "limited_by": "link",
+            "mode": "0640", "uid": 7, "gid": 8,
             "attributes_changed": false, "before": null, "error": null, "phase": null, "exit_code": 0,
         });
         assert_eq!(object, expected);

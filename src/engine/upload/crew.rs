@@ -1,6 +1,7 @@
 //! The lanes of one upload: begun one by one, on the first connection and on others, which
 //! may die without harm.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::task::JoinSet;
@@ -19,6 +20,8 @@ pub struct Crew {
     work: Arc<Work>,
     ground: Ground,
     lanes: Lanes,
+    /// Beside the first.
+    connections: AtomicU64,
 }
 
 /// All lanes that were begun, in any order.
@@ -37,7 +40,7 @@ impl Lanes {
 
 impl Crew {
     pub fn new(site: Site, monitor: Arc<dyn Monitor>, work: Arc<Work>, ground: Ground) -> Crew {
-        Crew { site, monitor, work, ground, lanes: Lanes::default() }
+        Crew { site, monitor, work, ground, lanes: Lanes::default(), connections: AtomicU64::new(0) }
     }
 
     pub fn lanes(&self) -> Lanes {
@@ -48,6 +51,7 @@ impl Crew {
     pub fn start_here(&self, opened: Option<EarlyFiles>, tasks: &mut Tasks) {
         let (site, work, ground) = (self.site.clone(), self.work.clone(), self.ground.clone());
         let lanes = self.lanes.clone();
+        self.work.sent.meter.carried_by(1);
         tasks.spawn(async move {
             let working = async {
                 let files = match opened {
@@ -66,6 +70,8 @@ impl Crew {
     pub fn start_on(&self, further: Arc<Further>, tasks: &mut Tasks) {
         let lane = Arc::new(Lane::new(further.files.clone(), self.ground.clone()));
         self.lanes.add(&lane);
+        let others = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
+        self.work.sent.meter.carried_by(1 + others);
         let (site, work, monitor) = (self.site.clone(), self.work.clone(), self.monitor.clone());
         tasks.spawn(async move {
             match lane::work(&lane, &work).await {

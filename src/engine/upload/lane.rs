@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::queue::Queue;
 use super::window::Window;
-use super::{Destination, Event, Part, Piece, Sent};
+use super::{Destination, Event, Part, Piece, Sent, Time};
 use crate::engine::failure::Failure;
 use crate::engine::limiter::Limiter;
 use crate::engine::source::Source;
@@ -113,6 +113,7 @@ impl Lane {
 pub async fn work(lane: &Lane, work: &Work) -> Result<(), LaneError> {
     let mut unacknowledged = HashMap::new();
     let outcome = write_all(lane, work, &mut unacknowledged).await;
+    work.sent.meter.landed(unacknowledged.values().map(|part: &Part| part.bytes as u64).sum());
     work.pieces.give_back(unacknowledged.into_values());
     outcome
 }
@@ -125,14 +126,23 @@ async fn write_all(
     let mut acknowledgements = FuturesUnordered::new();
     let mut window = Window::new(Instant::now());
     let mut number = 0;
+    let meter = &work.sent.meter;
     loop {
+        let began = Instant::now();
+        let waits_for = match (window.is_open(), window.is_full()) {
+            (true, _) => Time::Pieces,
+            (false, true) => Time::FullWindow,
+            (false, false) => Time::Acknowledgements,
+        };
         tokio::select! {
             biased;
             Some(acknowledged) = acknowledgements.next() => {
                 let (number, departure, outcome): (u64, _, Result<(), RemoteError>) = acknowledged;
                 outcome?;
+                meter.add(waits_for, began.elapsed());
                 let Some(part) = unacknowledged.remove(&number) else { continue };
                 window.arrive(Instant::now(), part.bytes, departure);
+                meter.landed(part.bytes as u64);
                 work.pieces.acknowledge();
                 let written = Event::Written { chunk: part.chunk, bytes: part.bytes as u64 };
                 if work.events.send(written).await.is_err() {
@@ -141,8 +151,10 @@ async fn write_all(
             }
             piece = work.pieces.take(), if window.is_open() => {
                 let Some(Piece { part, data }) = piece else { return Ok(()) };
+                meter.add(waits_for, began.elapsed());
                 number += 1;
                 unacknowledged.insert(number, part);
+                meter.departed(part.bytes as u64);
                 let handle = lane.handle(part.chunk).await?;
                 let start = lane.ground.geometry.range(part.chunk).start;
                 let data = match data {
@@ -153,9 +165,13 @@ async fn write_all(
                     Destination::Stored => 0,
                     Destination::Placed { .. } => start,
                 };
+                let began = Instant::now();
                 work.limiter.take(part.bytes as u64).await;
+                meter.add(Time::Limiter, began.elapsed());
                 let departure = window.depart(Instant::now(), part.bytes);
+                let began = Instant::now();
                 let pending = lane.files.submit_write(&handle, base + part.offset, data).await?;
+                meter.add(Time::Connection, began.elapsed());
                 work.sent.bytes.fetch_add(part.bytes as u64, Ordering::Relaxed);
                 let number = number;
                 acknowledgements.push(async move { (number, departure, pending.await) });

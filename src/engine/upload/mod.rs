@@ -8,6 +8,7 @@
 mod crew;
 mod lane;
 mod manifest_file;
+mod meter;
 mod publish;
 mod queue;
 mod reader;
@@ -36,6 +37,8 @@ use crate::model::remote_path::RemotePath;
 use crate::model::run_id::RunId;
 use crew::Crew;
 pub use manifest_file::ManifestFile;
+pub use meter::Meter;
+use meter::{Time, processor_time};
 use publish::Publisher;
 use queue::Queue;
 pub use window::Window;
@@ -97,6 +100,7 @@ pub enum Lanes {
 pub struct Sent {
     pub chunks: std::sync::atomic::AtomicU64,
     pub bytes: std::sync::atomic::AtomicU64,
+    pub meter: Meter,
 }
 
 /// A part of a chunk on its way to a lane.
@@ -133,6 +137,7 @@ impl Upload {
     /// was published; parts stay in the private directory.
     pub async fn run(mut self, permit: oneshot::Receiver<Permit>) -> Result<(), Failure> {
         let geometry = self.plan.geometry;
+        let (began, processor_began) = (tokio::time::Instant::now(), processor_time());
         let pieces = Arc::new(Queue::new(QUEUED_PIECES));
         let (events, mut event_queue) = mpsc::channel(QUEUED_EVENTS);
         let mut tasks = JoinSet::new();
@@ -166,6 +171,7 @@ impl Upload {
                 geometry,
                 manifest: self.manifest.clone(),
                 board: self.board.clone(),
+                sent: self.sent.clone(),
                 limit_stored: matches!(self.destination, Destination::Stored),
                 piece_bytes: self.limiter.piece_bytes(self.site.files.features().write_limit),
                 pieces,
@@ -252,6 +258,9 @@ impl Upload {
                 else => return Err(self.crashed(&"the upload stood still")),
             }
         }
+        let meter = &self.sent.meter;
+        meter.add(Time::Whole, began.elapsed());
+        meter.add(Time::Processor, processor_time().saturating_sub(processor_began));
         Ok(())
     }
 

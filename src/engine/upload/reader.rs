@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::manifest_file::ManifestFile;
 use super::queue::Queue;
-use super::{Event, Part, Piece};
+use super::{Event, Part, Piece, Sent, Time};
 use crate::engine::board::Board;
 use crate::engine::failure::{Failure, FailureKind, Phase};
 use crate::engine::source::{READ_BYTES, Source};
@@ -25,6 +26,7 @@ pub struct Reader {
     pub geometry: Geometry,
     pub manifest: Arc<ManifestFile>,
     pub board: Arc<Board>,
+    pub sent: Arc<Sent>,
     /// Whether a slow merge has to slow the upload.
     pub limit_stored: bool,
     pub piece_bytes: usize,
@@ -37,7 +39,9 @@ impl Reader {
         let ahead = (UNMERGED_BYTES / self.geometry.chunk_size().bytes()).max(1);
         for n in &self.missing {
             if self.limit_stored {
+                let began = Instant::now();
                 self.board.wait_until(|found| *n <= found.merged + ahead).await;
+                self.sent.meter.add(Time::Merging, began.elapsed());
             }
             let chain = self.manifest.chain_before(*n).ok_or_else(|| self.source.changed())?;
             let chain = self.send(*n, chain).await?;
@@ -66,7 +70,9 @@ impl Reader {
         let mut at = range.start;
         while at < range.end {
             let length = usize::try_from(range.end - at).unwrap_or(READ_BYTES).min(READ_BYTES);
+            let began = Instant::now();
             let (data, hashed): (Bytes, Chain) = self.source.read(at, length, chain).await?;
+            self.sent.meter.add(Time::Reading, began.elapsed());
             chain = hashed;
             let mut taken = 0;
             while taken < data.len() {

@@ -52,6 +52,11 @@ impl Window {
         self.in_flight < self.limit()
     }
 
+    /// As much is in flight as there may be at all.
+    pub fn is_full(&self) -> bool {
+        self.in_flight >= MOST_BYTES
+    }
+
     pub fn limit(&self) -> usize {
         let (Some((_, rate)), Some(round_trip)) = (self.rates.front(), self.shortest) else {
             return FIRST_BYTES;

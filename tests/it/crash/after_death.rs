@@ -78,7 +78,7 @@ pub fn power_cut(scene: &Scene, k: usize, calls: usize, seed: u64) -> Verdict {
     let mut stories = String::new();
     for k in [k, 1 + next_random(&mut random) % calls] {
         let ran = scene.run(FaultScript::new(Moment::Call(k), Fault::CrashAfter, seed), 0);
-        let gone = next_random(&mut random) % 2 == 0;
+        let gone = next_random(&mut random).is_multiple_of(2);
         stories.push_str(&format!("--- power fails at {k}, bytes gone: {gone}\n{}", ran.story()));
         stands_whole(scene, &ran)?;
         for file in scene.cache.unsynced() {

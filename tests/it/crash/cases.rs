@@ -9,7 +9,8 @@ use haul::engine::report::PutStatus;
 use haul::remote::RemoteErrorKind;
 use haul::remote::faulty::{Fault, FaultScript, Moment};
 
-use super::scene::{CHUNKS, Ran, Scene, Stands, published};
+use super::client::Ran;
+use super::scene::{CHUNKS, Scene, Stands, published};
 use super::verdict::{Broken, Finding, Verdict};
 
 /// The first calls make the connection: what goes wrong there is said, not retried.

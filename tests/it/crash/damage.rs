@@ -10,7 +10,8 @@ use haul::engine::failure::FailureKind;
 use haul::remote::faulty::{Call, Fault, FaultScript, Moment};
 
 use super::cases::finishes;
-use super::scene::{CHUNK, CHUNKS, PLACED, POOR, SCRIPT, STORED, Scene, Stands, Way, merged_files, names_in};
+use super::client::{PLACED, POOR, SCRIPT, STORED, Way};
+use super::scene::{CHUNK, CHUNKS, Scene, Stands, merged_files, names_in};
 use super::verdict::{Broken, Finding, Verdict};
 use super::{Sweeps, calls_of, chosen};
 
@@ -51,7 +52,7 @@ const MATRIX: &[(&str, Harm, Then)] = &[
     ("manifest of nobody", |scene| write(manifest(scene), b"hello\n"), ALL),
     (
         "manifest of another version",
-        |scene| swap(manifest(scene), "haul-manifest: 1", "haul-manifest: 2"),
+        |scene| swap(manifest(scene), "haul-manifest: 1", "haul-manifest: 9"),
         Then::Refused(FailureKind::Failed),
     ),
     ("record deleted", |scene| delete(record(scene)), ALL),
@@ -334,7 +335,7 @@ fn damaged(way: Way, moment: usize, which: usize) -> Verdict {
             // What stands in the way is removed by hand.
             let _ = fs::remove_file(scene.lock());
             let _ = fs::remove_dir(scene.lock());
-            swap(manifest(&scene), "haul-manifest: 2", "haul-manifest: 1");
+            swap(manifest(&scene), "haul-manifest: 9", "haul-manifest: 1");
             let published = scene.published();
             return finishes(&scene, &published, &ran.story()).map(drop);
         }

@@ -10,7 +10,8 @@ use haul::engine::report::PutStatus;
 use haul::remote::faulty::{Call, Fault, FaultScript, Moment};
 
 use super::cases::{finishes, next_random, stands_whole};
-use super::scene::{Errand, Ran, SIZE, Scene, Stands};
+use super::client::{Errand, Ran};
+use super::scene::{SIZE, Scene, Stands};
 use super::verdict::{Broken, Finding, Verdict};
 
 /// The client stands still before call k for so long that another one, of the same user,
@@ -185,10 +186,8 @@ pub fn target_changes(scene: &Scene, k: usize, seed: u64) -> Verdict {
     let looked_at = committed_at.and_then(|commit| position_of(&ran.calls[..commit], looks));
     // From its last look to the rename nothing can be done where there is no compare and swap.
     let seen = looked_at.is_none_or(|at| fired_at <= at);
-    // What stands there at the first look with the lock is what is replaced.
-    let locked_at = position_of(&ran.calls, takes_the_lock);
-    let begun_at =
-        locked_at.and_then(|locked| Some(locked + 1 + ran.calls[locked..].iter().position(looks)?));
+    // What stands there at the look before, when the upload begins, is what is replaced.
+    let begun_at = looked_at.and_then(|last| position_of(&ran.calls[..last - 1], looks));
     let begins = begun_at.is_none_or(|at| fired_at <= at);
     let (broken, problem) = match ran.report() {
         _ if stands == Stands::Torn => (Broken::Torn, "the target is torn".to_owned()),

@@ -170,3 +170,32 @@ fn ctrl_c_at_a_terminal_stops_and_says_how_to_go_on() {
     assert!(screen.contains("run the same command again to"), "{screen}");
     assert_eq!(beside(&sshd, &sshd.scratch().join("disk.img")), ["disk.img:alice"]);
 }
+
+#[test]
+fn the_pace_is_explained() {
+    let sshd = Sshd::start();
+    let client = Client::of(&sshd);
+    let source = client.source("source", 40 * CHUNK, 1);
+    let target = sshd.scratch().join("disk.img");
+    let outcome = client.put(&source, &target, &["--bwlimit=2MiB", "-v"]).expect(0);
+    let result = outcome.last();
+    assert_eq!(result["limited_by"], "bwlimit", "{result}");
+    assert_eq!(result["connections"], 1, "{result}");
+    assert!(result["round_trip"].as_f64().is_some_and(|seconds| seconds > 0.0), "{result}");
+    assert!(
+        result["bytes_in_flight"].as_u64().is_some_and(|bytes| (1..40 * CHUNK).contains(&bytes)),
+        "{result}"
+    );
+    assert_eq!(result["bytes"]["upload"], 40 * CHUNK, "{result}");
+    let explained = "over one connection, round trip ";
+    assert!(
+        outcome.stdout.contains(explained) && outcome.stdout.contains(": limited by --bwlimit"),
+        "{outcome:?}"
+    );
+    // Nothing was sent, so nothing can be said of it.
+    let outcome = client.put(&source, &target, &[]).expect(0);
+    assert_eq!(
+        (outcome.status().as_str(), &outcome.last()["limited_by"]),
+        ("unchanged", &serde_json::Value::Null)
+    );
+}

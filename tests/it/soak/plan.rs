@@ -14,9 +14,10 @@ use haul::remote::files::Features;
 
 use crate::crash::after_death::{late, power_cut};
 use crate::crash::cases::{cut, killed, next_random, refused, swallowed};
+use crate::crash::client::{PLACED, PLACED_SHELL, POOR, SCRIPT, STORED, Way};
 use crate::crash::damage::{Came, harms, moment};
 use crate::crash::others::{interleaved, overtaken, source_changes, target_changes};
-use crate::crash::scene::{Before, PLACED, PLACED_SHELL, POOR, SCRIPT, STORED, Scene, Way};
+use crate::crash::scene::{Before, Scene};
 use crate::crash::verdict::Verdict;
 
 const NO_LINK: fn(&mut Features) = |features| features.hard_link = false;
@@ -224,13 +225,13 @@ impl Plan {
         let mut by_fault: Vec<Vec<(usize, Group)>> = vec![Vec::new(); FAULTS.len()];
         for server in 0..SERVERS.len() {
             for state in 0..self.states.len() {
-                for fault in 0..FAULTS.len() {
+                for (fault, groups) in by_fault.iter_mut().enumerate() {
                     let group = Group { server, state, fault };
                     let rank = mixed(self.seed ^ round as u64, &[server, state, fault]);
                     let turn = mixed(self.seed, &[fault, state, server]) % DAMAGED_ONE_IN;
                     let its_turn = self.states[state].harm.is_none() || turn == round % DAMAGED_ONE_IN;
                     if its_turn && self.fits(group, lane) {
-                        by_fault[fault].push((rank, group));
+                        groups.push((rank, group));
                     }
                 }
             }
