@@ -12,6 +12,7 @@ use super::job::{JobError, JobLimits, run_script};
 use super::lock::{Held, LockKind};
 use super::monitor::{Level, Monitor, Notice};
 use super::options::PutOptions;
+use super::random::run_id;
 use super::site::Site;
 use crate::model::manifest::{Baseline, Manifest};
 use crate::model::names::RunNames;
@@ -82,7 +83,9 @@ pub async fn mode_of(
         (None, true, _) => Ok(source_mode),
         (None, false, Some(mode)) => Ok(mode),
         (None, false, None) => {
-            let umask = find_umask(site, run).await.map_err(site.failed(Phase::Commit))?;
+            // What an earlier attempt asked for may still be carried out.
+            let path = run.directory().join(format!("umask.{}", run_id()?));
+            let umask = find_umask(site, &path).await.map_err(site.failed(Phase::Commit))?;
             Ok(source_mode & 0o777 & !umask)
         }
     }
@@ -184,16 +187,15 @@ async fn move_by_shell(
 }
 
 /// The file mode creation mask of the target's server, found by creating a file.
-async fn find_umask(site: &Site, run: &RunNames) -> Result<u32, RemoteError> {
+async fn find_umask(site: &Site, path: &RemotePath) -> Result<u32, RemoteError> {
     let files = site.files.as_ref();
-    let path = run.directory().join("umask");
-    let handle = files.open(&path, OpenMode::CREATE, Some(0o777)).await?;
+    let handle = files.open(path, OpenMode::CREATE, Some(0o777)).await?;
     let (seen, removed) = if files.features().in_order {
         files.close_unheard(handle).await?;
-        tokio::join!(biased; files.lstat(&path), files.remove(&path))
+        tokio::join!(biased; files.lstat(path), files.remove(path))
     } else {
         files.close(handle).await?;
-        (files.lstat(&path).await, files.remove(&path).await)
+        (files.lstat(path).await, files.remove(path).await)
     };
     removed?;
     Ok(!seen?.mode.unwrap_or(0o644) & 0o777)

@@ -95,7 +95,12 @@ impl Preparation<'_> {
             None => {
                 let proving = async { prove_placing(self.site, self.run, self.attempt).await };
                 let proving = async { proving.await.map_err(self.failed()) };
-                tokio::try_join!(proving, self.lay_ground(None))?
+                if self.site.files.features().in_order {
+                    tokio::try_join!(proving, self.lay_ground(None))?
+                } else {
+                    // Erlang's server keeps but two open files of a session apart.
+                    (proving.await?, self.lay_ground(None).await?)
+                }
             }
             Some(mut early) => {
                 let groundwork = early.groundwork().await?;
@@ -174,11 +179,13 @@ impl Preparation<'_> {
             None => (self.new_generation, None),
         };
         let merged = self.run.merged(generation);
-        let recorded = state.record.as_ref().is_some_and(|record| {
-            record.generation() == generation
-                && record.geometry() == geometry
-                && record.merged_chunks() == plan.found.merged
-        });
+        // One that is only in an older run's directory goes with that.
+        let recorded = state.has_record
+            && state.record.as_ref().is_some_and(|record| {
+                record.generation() == generation
+                    && record.geometry() == geometry
+                    && record.merged_chunks() == plan.found.merged
+            });
         self.take_merged(old_path, &merged).await?;
         if !recorded {
             write_record(self.site, self.run, geometry, plan.found.merged, generation).await?;

@@ -191,14 +191,21 @@ impl Acquirer {
         }
         let private_lock = self.private().lock();
         let reading = async {
+            if !files.features().in_order {
+                let read = small_file::read(files, &private_lock, LOCK_FILE_MAX_BYTES + 1).await?;
+                return Ok((None, Ok(read)));
+            }
+            // The first beat goes through the same handle.
             let handle = files.open(&private_lock, OpenMode::READ_WRITE, None).await?;
             let read = small_file::read_handle(files, &handle, LOCK_FILE_MAX_BYTES + 1).await;
-            Ok((handle, read))
+            Ok((Some(handle), read))
         };
         let (written, proven, read) = tokio::join!(files.lstat(&private_lock), self.prove(files), reading);
         let read = match read {
             Ok((handle, read)) => {
-                self.keep_open(files, handle).await.map_err(|error| self.remote(&error))?;
+                if let Some(handle) = handle {
+                    self.keep_open(files, handle).await.map_err(|error| self.remote(&error))?;
+                }
                 read
             }
             Err(error) => Err(error),

@@ -24,15 +24,15 @@ pub async fn release(files: &dyn Files, held: &Held) -> Result<(), Failure> {
     let failed = |error: RemoteError| Failure::remote(Phase::Clean, held.place(), &error);
     if held.kind == LockKind::Linked && !held.lost.load(Ordering::Relaxed) && files.features().in_order {
         let (private, aside) = (held.private.lock(), held.private.taken_lock(held.next_number()));
-        let (removed, moved, gone, cleared) = tokio::join!(
+        let (removed, moved, gone) = tokio::join!(
             biased;
             remove_if_there(files, &private),
             move_to_unused(files, held.names.lock(), &aside),
-            files.remove(&aside),
-            clear_private(files, &held.names, &held.private)
+            files.remove(&aside)
         );
         if [&removed, &moved, &gone].iter().all(|outcome| outcome.is_ok()) {
-            return cleared.map_err(failed);
+            // Not before the lock is gone: it is given back by way of this directory.
+            return clear_private(files, &held.names, &held.private).await.map_err(failed);
         }
     }
     if held.kind != LockKind::Without {
