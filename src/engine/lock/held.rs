@@ -312,8 +312,9 @@ impl Held {
 }
 
 const FENCED: &str = "a newer run, which has moved this run's private directory away";
-/// No lock, and nothing of this run's: no other run is to be seen.
-const VANISHED: &str = "whoever has removed or moved the target's directory or what haul keeps in it";
+/// No lock, and nothing of this run's: a newer run may be about to link its own.
+const VANISHED: &str =
+    "a newer run, or whoever has removed or moved the target's directory or what haul keeps in it";
 
 pub(super) fn is_of(content: &LockContent, run: RunId) -> bool {
     matches!(content, LockContent::Whole(info) if info.run == run)
