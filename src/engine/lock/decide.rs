@@ -244,6 +244,7 @@ impl Acquirer {
         // A power loss leaves zeros where bytes were not yet on the disk.
         let zeros = torn.bytes.iter().rev().take_while(|byte| **byte == 0).count();
         let written = &torn.bytes[..torn.bytes.len() - zeros];
+        let mut unread = None;
         for entry in entries {
             let Entry::Run(run) = names.entry(&entry.name) else {
                 continue;
@@ -251,10 +252,12 @@ impl Acquirer {
             match read_content(files, &names.run(run).lock()).await {
                 Ok((_, bytes)) if bytes.starts_with(written) => return Ok(true),
                 Err(error) if error.is_link() => return Err(failed(error)),
+                Err(error) if !error.is_not_found() => unread = Some(error),
                 Ok(_) | Err(_) => {}
             }
         }
-        Ok(false)
+        // What could not be read may be what would tell.
+        unread.map_or(Ok(false), |error| Err(failed(error)))
     }
 
     /// A lock that is not to be taken: waits a little for it to go, or refuses.
