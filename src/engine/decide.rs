@@ -112,13 +112,23 @@ pub async fn read_through(
     method: Method,
     monitor: &Arc<dyn Monitor>,
 ) -> Result<Manifest, Failure> {
-    let mut manifest = Manifest::new(source.description.clone(), chunk_size, baseline, method);
-    monitor.phase(Phase::Hash, 0, source.size());
+    let fresh = Manifest::new(source.description.clone(), chunk_size, baseline, method);
+    let chunks = fresh.geometry().chunks();
+    read_up_to(source, fresh, chunks, monitor).await
+}
+
+/// Reads and hashes the source's first chunks into a manifest that knows none yet.
+pub async fn read_up_to(
+    source: &Source,
+    mut manifest: Manifest,
+    last: u64,
+    monitor: &Arc<dyn Monitor>,
+) -> Result<Manifest, Failure> {
     let geometry = manifest.geometry();
-    let mut chain = Chain::new(method);
-    for n in 1..=geometry.chunks() {
-        let range = geometry.range(n);
-        chain = hash_range(source, range, chain, monitor).await?;
+    monitor.phase(Phase::Hash, 0, geometry.end(last));
+    let mut chain = Chain::new(manifest.method());
+    for n in 1..=last {
+        chain = hash_range(source, geometry.range(n), chain, monitor).await?;
         if manifest.note(n, &chain).is_none() {
             return Err(source.changed());
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::decide::hash_range;
+use super::decide::{hash_range, read_up_to};
 use super::early::Early;
 use super::failure::{Failure, FailureKind, Phase};
 use super::io::{
@@ -295,18 +295,9 @@ impl Preparation<'_> {
         let text = format!("the upload under way was begun with a {}: reading for {method}", old.method());
         self.notice(Level::Info, text);
         let kept = self.keep_all(state, old);
-        let geometry = old.geometry();
-        let mut manifest =
-            Manifest::new(source.description.clone(), geometry.chunk_size(), self.before, method);
-        self.monitor.phase(Phase::Hash, 0, geometry.end(old.known()));
-        let mut chain = Chain::new(method);
-        for n in 1..=old.known() {
-            chain = hash_range(source, geometry.range(n), chain, self.monitor).await?;
-            if manifest.note(n, &chain).is_none() {
-                return Err(source.changed());
-            }
-        }
-        source.check_unchanged()?;
+        let chunk_size = old.geometry().chunk_size();
+        let fresh = Manifest::new(source.description.clone(), chunk_size, self.before, method);
+        let manifest = read_up_to(source, fresh, old.known(), self.monitor).await?;
         Ok(Kept { manifest, ..kept })
     }
 
@@ -522,7 +513,7 @@ pub async fn entries_of(site: &Site, directory: &RemotePath) -> Result<Vec<Vec<u
 
 /// Removes what is in a private directory and is not kept, and the directory when it is
 /// empty then.
-pub async fn clear_directory(
+async fn clear_directory(
     site: &Site,
     directory: &RemotePath,
     keep: impl Fn(&[u8]) -> bool,
