@@ -230,16 +230,16 @@ impl Acquirer {
         let failed = |error| Failure::remote(Phase::Lock, self.place(), &error);
         let own_uid = match files.lstat(names.temp()).await {
             Ok(attributes) => attributes.owner.map(|owner| owner.uid),
-            Err(error) if error.is_link() => return Err(failed(error)),
-            Err(_) => return Ok(false),
+            Err(error) if error.is_not_found() => return Ok(false),
+            Err(error) => return Err(failed(error)),
         };
         if own_uid != torn.owner_uid {
             return Ok(false);
         }
         let entries = match files.list(names.temp(), TEMP_ENTRIES_MAX).await {
             Ok(entries) => entries,
-            Err(error) if error.is_link() => return Err(failed(error)),
-            Err(_) => return Ok(false),
+            Err(error) if error.is_not_found() => return Ok(false),
+            Err(error) => return Err(failed(error)),
         };
         // A power loss leaves zeros where bytes were not yet on the disk.
         let zeros = torn.bytes.iter().rev().take_while(|byte| **byte == 0).count();
