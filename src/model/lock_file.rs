@@ -153,6 +153,16 @@ pub fn parse(bytes: &[u8]) -> LockContent {
         .map_or(LockContent::Torn, |info| LockContent::Whole(Box::new(info)))
 }
 
+/// Whether an incomplete lock may be the beginning of one of `user`'s: it names no other.
+pub fn may_begin(torn: &[u8], user: &str) -> bool {
+    // A power loss leaves zeros where bytes were not yet on the disk.
+    let zeros = torn.iter().rev().take_while(|byte| **byte == 0).count();
+    let written = &torn[..torn.len() - zeros];
+    let mut beginning = FIRST_LINE.to_vec();
+    push_value(&mut beginning, "user", user.as_bytes(), USER_MAX_BYTES);
+    written.starts_with(&beginning) || beginning.starts_with(written)
+}
+
 fn parse_lines(mut rest: &[u8]) -> Option<LockInfo> {
     let user = text(take_value(&mut rest, "user", USER_MAX_BYTES)?)?;
     let holder = text(take_value(&mut rest, "holder", HOLDER_MAX_BYTES)?)?;
@@ -386,6 +396,21 @@ mod tests {
             assert_eq!(parse(&text[..length]), LockContent::Torn, "{length} bytes");
         }
         assert!(matches!(parse(&text), LockContent::Whole(_)));
+    }
+
+    #[test]
+    fn whose_an_incomplete_lock_may_be() {
+        let text = info().to_text();
+        for length in 0..text.len() {
+            let mut torn = text[..length].to_vec();
+            torn.resize(text.len(), 0);
+            assert!(may_begin(&torn, "alice"), "{length} bytes");
+            assert!(may_begin(&text[..length], "alice"), "{length} bytes");
+            assert_eq!(may_begin(&torn, "alan"), length <= "haul-lock: 1\nuser: al".len(), "{length} bytes");
+        }
+        assert!(!may_begin(b"haul-lock: 1\nuser: ali\n", "alice"));
+        assert!(!may_begin(b"haul-lock: 1\nuser: alice2", "alice"));
+        assert!(!may_begin(b"haul-lock: 1\nname: alice", "alice"));
     }
 
     #[test]

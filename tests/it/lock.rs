@@ -681,35 +681,34 @@ async fn a_stale_holder_looks_before_it_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn torn_locks_are_watched_and_then_taken_only_on_evidence() {
-    let whole = |disk: &Disk| disk.read_file(names("alice").lock()).expect("a lock");
+async fn torn_locks_are_watched_and_then_taken_within_one_account() {
     for cut in [0, 5, 13, 40, 120] {
-        let disk = Disk::new(Quirks::default());
-        let files = Memory::new(&disk, cut).shared();
-        let lock = names("alice").lock().clone();
-        // Nobody's: no run of alice's left that behind.
-        disk.put_file(
-            &lock,
-            &b"haul-lock: 1\nuser: alice\n"[..25.min(usize::try_from(cut).expect("small"))],
-            1000,
-        );
-        let began = tokio::time::Instant::now();
-        let failure = acquirer("alice", living_here(), &PLAIN).acquire(&*files).await.expect_err("torn");
-        assert_eq!(failure.kind, FailureKind::Locked);
-        assert!(failure.to_string().contains("incomplete"), "{failure}");
-        assert!(began.elapsed() >= Duration::from_secs(10), "{:?}", began.elapsed());
-        assert_eq!(disk.paths(), ["/srv/img.qcow2:lock"]);
-        let held = win(&*files, "alice", living_here(), &BREAK).await;
-        release(&*files, &held).await.expect("released");
-
-        // A run of alice's died while it wrote: its private lock file says so.
-        win(&*files, "alice", dead_here(), &PLAIN).await;
-        let text = whole(&disk);
-        let torn = &text[..text.len().min(usize::try_from(cut).expect("small"))];
-        for (uid, taken) in [(1, false), (1000, true)] {
-            disk.put_file(&lock, torn, uid);
-            let outcome = acquirer("alice", living_here(), &PLAIN).acquire(&*files).await;
-            assert_eq!(outcome.is_ok(), taken, "cut to {cut}, account {uid}");
+        for (uid, user, taken) in [(1000, "alice", true), (1000, "bob", cut < 25), (1, "alice", false)] {
+            for temp_stands in [false, true] {
+                let disk = Disk::new(Quirks::default());
+                let files = Memory::new(&disk, cut).shared();
+                // Once without what the dead run left, as where it has been cleared away.
+                win(&*files, user, dead_here(), &PLAIN).await;
+                let lock = names("alice").lock().clone();
+                let text = disk.read_file(&lock).expect("a lock");
+                let torn = &text[..text.len().min(usize::try_from(cut).expect("small"))];
+                if !temp_stands {
+                    disk.remove_all(names(user).temp());
+                }
+                disk.put_file(&lock, torn, uid);
+                let before = disk.paths();
+                let began = tokio::time::Instant::now();
+                let outcome = acquirer("alice", living_here(), &PLAIN).acquire(&*files).await;
+                assert!(began.elapsed() >= Duration::from_secs(10), "{:?}", began.elapsed());
+                let what = format!("cut to {cut}, account {uid}, user {user}, temp {temp_stands}");
+                assert_eq!(outcome.is_ok(), taken, "{what}");
+                let Err(failure) = outcome else { continue };
+                assert_eq!(failure.kind, FailureKind::Locked, "{what}");
+                assert!(failure.to_string().contains("incomplete"), "{failure}");
+                assert_eq!(disk.paths(), before, "{what}");
+                let held = win(&*files, "alice", living_here(), &BREAK).await;
+                release(&*files, &held).await.expect("released");
+            }
         }
     }
 }

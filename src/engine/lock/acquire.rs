@@ -63,6 +63,8 @@ pub struct Acquirer {
     attempted: bool,
     /// Somebody was told of the private directory, and may have written into it.
     used_early: bool,
+    /// The account that this run's directory belongs to, once that was looked at.
+    pub(super) own_uid: Option<Option<u32>>,
     /// `<target>:lock` may be this run's.
     pub(super) linking: bool,
     pub(super) kind: LockKind,
@@ -100,6 +102,7 @@ impl Acquirer {
             made: false,
             attempted: false,
             used_early: false,
+            own_uid: None,
             linking: false,
             kind: LockKind::Without,
             beating: None,

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::acquire::Acquirer;
 use super::held::describe;
 use super::holder;
-use super::look::{LockSeen, look, read_content};
+use super::look::{LockSeen, look};
 use super::times::{RUN_ENTRIES_MAX, TEMP_ENTRIES_MAX};
 use crate::engine::failure::{Failure, FailureKind, Phase};
 use crate::engine::monitor::Level;
@@ -81,7 +81,7 @@ impl Acquirer {
                 }
                 LockContent::OtherVersion => Life::Alive,
                 LockContent::Torn => match self.watch(files, &seen, sent).await? {
-                    Life::Dead if self.left_that_behind(files, &seen).await? => {
+                    Life::Dead if self.may_be_own(files, &seen).await? => {
                         return Ok(Decision::Take(Box::new(seen), Ground::StoodStill));
                     }
                     Life::Dead => Life::Alive,
@@ -222,42 +222,22 @@ impl Acquirer {
         Ok(Some(hasher.finish()))
     }
 
-    /// Whether an incomplete lock is this user's: it belongs to the same account, and is
-    /// the beginning of a private lock file that a run of this user left behind. A run that
-    /// ends properly removes its own.
-    async fn left_that_behind(&self, files: &dyn Files, torn: &LockSeen) -> Result<bool, Failure> {
-        let names = &self.context.names;
-        let failed = |error| Failure::remote(Phase::Lock, self.place(), &error);
-        let own_uid = match files.lstat(names.temp()).await {
-            Ok(attributes) => attributes.owner.map(|owner| owner.uid),
-            Err(error) if error.is_not_found() => return Ok(false),
-            Err(error) => return Err(failed(error)),
-        };
-        if own_uid != torn.owner_uid {
+    /// Whether an incomplete lock may be this user's: it belongs to the same account, and does
+    /// not name another user. No run has won by a lock that was never completed, and the run
+    /// whose complete one a power cut took is gone.
+    async fn may_be_own(&self, files: &dyn Files, torn: &LockSeen) -> Result<bool, Failure> {
+        if !lock_file::may_begin(&torn.bytes, self.context.names.user().as_str()) {
             return Ok(false);
         }
-        let entries = match files.list(names.temp(), TEMP_ENTRIES_MAX).await {
-            Ok(entries) => entries,
-            Err(error) if error.is_not_found() => return Ok(false),
-            Err(error) => return Err(failed(error)),
-        };
-        // A power loss leaves zeros where bytes were not yet on the disk.
-        let zeros = torn.bytes.iter().rev().take_while(|byte| **byte == 0).count();
-        let written = &torn.bytes[..torn.bytes.len() - zeros];
-        let mut unread = None;
-        for entry in entries {
-            let Entry::Run(run) = names.entry(&entry.name) else {
-                continue;
-            };
-            match read_content(files, &names.run(run).lock()).await {
-                Ok((_, bytes)) if bytes.starts_with(written) => return Ok(true),
-                Err(error) if error.is_link() => return Err(failed(error)),
-                Err(error) if !error.is_not_found() => unread = Some(error),
-                Ok(_) | Err(_) => {}
-            }
+        if let Some(own) = self.own_uid {
+            return Ok(own == torn.owner_uid);
         }
-        // What could not be read may be what would tell.
-        unread.map_or(Ok(false), |error| Err(failed(error)))
+        match files.lstat(self.context.names.temp()).await {
+            Ok(attributes) => Ok(attributes.owner.map(|owner| owner.uid) == torn.owner_uid),
+            // What account this is shows once this run has made its directory.
+            Err(error) if error.is_not_found() => Ok(true),
+            Err(error) => Err(self.remote(&error)),
+        }
     }
 
     /// A lock that is not to be taken: waits a little for it to go, or refuses.

@@ -37,6 +37,14 @@ impl Acquirer {
             Some(seen) if is_the_judged(judged, &seen, ground) => {}
             Some(_) | None => return Ok(false),
         }
+        if judged.info().is_none() && ground != Ground::Broken {
+            let made = files.lstat(self.private().directory()).await.map_err(|error| self.remote(&error))?;
+            let own = made.owner.map(|owner| owner.uid);
+            self.own_uid = Some(own);
+            if own != judged.owner_uid {
+                return Ok(false);
+            }
+        }
         let who = describe(&judged.content);
         match ground {
             Ground::Gone => self.notice(Level::Info, format!("taking over the lock of {who}: it has ended")),

@@ -57,7 +57,16 @@ pub fn late(scene: &Scene, k: usize, calls: usize, known_dead: bool, seed: u64) 
         return Err(Finding::new(broken, format!("{problem}\n{stories}")));
     }
     scene.holder_dies();
+    give_work(scene);
     finishes(scene, &scene.published(), &stories).map(drop)
+}
+
+/// Where all was done when an incomplete lock came up: whoever has something to do has to get
+/// past it.
+fn give_work(scene: &Scene) {
+    if scene.lock_is_torn() && scene.stands() == Stands::New {
+        fs::remove_file(scene.target()).expect("the target");
+    }
 }
 
 fn carry_out(call: &Mutex<Option<LateCall>>) {
@@ -71,8 +80,7 @@ fn carry_out(call: &Mutex<Option<LateCall>>) {
 }
 
 /// The target's power fails at call k, and the client dies with it; then once more. What was
-/// not synced is zeroed, or gone. Where that takes the text of a lock whose run has removed
-/// its private files already, nobody can tell whose it was: a person is asked to remove it.
+/// not synced is zeroed, or gone.
 pub fn power_cut(scene: &Scene, k: usize, calls: usize, seed: u64) -> Verdict {
     let mut random = seed ^ 0xda4c;
     let mut stories = String::new();
@@ -86,10 +94,6 @@ pub fn power_cut(scene: &Scene, k: usize, calls: usize, seed: u64) -> Verdict {
             let first = file.ranges.iter().map(|range| range.start).min().unwrap_or(0);
             let ranges = file.ranges.iter().map(|range| (range.start, range.end));
             let there = if gone { shorten(Path::new(&path), first) } else { blank(Path::new(&path), ranges) };
-            let of_nobody = Path::new(&path) == scene.lock() && !scene.has_private_lock();
-            if there && of_nobody && scene.lock_is_torn() {
-                fs::remove_file(scene.lock()).expect("the lock");
-            }
             if there {
                 stories.push_str(&format!("  not synced: {path} {:?}\n", file.ranges));
             }
@@ -100,6 +104,7 @@ pub fn power_cut(scene: &Scene, k: usize, calls: usize, seed: u64) -> Verdict {
         }
         scene.holder_dies();
     }
+    give_work(scene);
     finishes(scene, &BTreeSet::new(), &stories).map(drop)
 }
 

@@ -267,12 +267,6 @@ impl Scene {
         fs::read(self.lock()).is_ok_and(|text| lock_file::parse(&text) == LockContent::Torn)
     }
 
-    /// Whether a run's own name of its lock file is there.
-    pub fn has_private_lock(&self) -> bool {
-        let temp = self.temp();
-        names_in(&temp).iter().any(|name| name.starts_with("run.") && temp.join(name).join("lock").exists())
-    }
-
     /// The chunks that count as sent by what stands in the temp directory.
     pub fn published(&self) -> BTreeSet<u64> {
         if self.damaged.get() {
