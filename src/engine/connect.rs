@@ -1,11 +1,14 @@
 //! The way to one host, made again when it is lost.
 
 use std::sync::Arc;
+use std::task::Poll;
 
 use async_trait::async_trait;
+use futures_util::poll;
 
 use super::failure::{Failure, FailureKind, Phase};
 use super::monitor::{Level, Monitor, Notice};
+use super::site::EarlyFiles;
 use super::stop::Stop;
 use crate::model::escape::printable;
 use crate::remote::{Connection, Connector, ExecRequest, Files, Process, RemoteError, RemoteErrorKind};
@@ -19,7 +22,12 @@ pub struct Link {
     open: Option<Open>,
     was_open: bool,
     one_session: bool,
+    wants_second: bool,
+    second: Option<EarlyFiles>,
 }
+
+/// Opens sessions independently of each other, and answers in order what is asked for.
+const OPENSSH: &str = "SSH-2.0-OpenSSH_";
 
 /// A connection that gives no further file sessions.
 struct OneSession(Arc<dyn Connection>);
@@ -45,7 +53,16 @@ impl Connection for OneSession {
 
 impl Link {
     pub fn new(connector: Arc<dyn Connector>, monitor: Arc<dyn Monitor>, stop: Stop) -> Link {
-        Link { connector, monitor, stop, open: None, was_open: false, one_session: false }
+        Link {
+            connector,
+            monitor,
+            stop,
+            open: None,
+            was_open: false,
+            one_session: false,
+            wants_second: false,
+            second: None,
+        }
     }
 
     pub fn host(&self) -> String {
@@ -60,11 +77,11 @@ impl Link {
         }
         let connecting = async {
             let connection = self.connector.connect().await?;
-            let files = connection.files().await?;
+            let (files, second) = open_sessions(&connection, self.wants_second && !self.one_session).await?;
             if self.one_session {
-                return Ok((Arc::new(OneSession(connection)) as Arc<dyn Connection>, files));
+                return Ok(((Arc::new(OneSession(connection)) as Arc<dyn Connection>, files), None));
             }
-            Ok((connection, files))
+            Ok(((connection, files), second))
         };
         let connecting = async {
             connecting.await.map_err(|error: RemoteError| {
@@ -79,13 +96,14 @@ impl Link {
                 Failure { kind, ..failure }
             })
         };
-        let open: Open = or_stopped(&self.stop, Phase::Connect, self.host(), connecting).await?;
+        let (open, second): (Open, _) = or_stopped(&self.stop, Phase::Connect, self.host(), connecting).await?;
         self.monitor.notice(Notice {
             level: Level::Detail,
             text: format!("{}: connected to {}", self.host(), printable(open.0.server_name().as_bytes())),
         });
         self.was_open = true;
         self.open = Some(open.clone());
+        self.second = second;
         Ok(open)
     }
 
@@ -95,12 +113,24 @@ impl Link {
         !std::mem::replace(&mut self.one_session, true)
     }
 
+    /// From the next connection on a second file session is opened together with the first,
+    /// where that does no harm.
+    pub fn open_second_at_once(&mut self) {
+        self.wants_second = true;
+    }
+
+    /// Once a connection.
+    pub fn take_second(&mut self) -> Option<EarlyFiles> {
+        self.second.take()
+    }
+
     pub fn connector(&self) -> &Arc<dyn Connector> {
         &self.connector
     }
 
     /// Forgets a connection that is dead.
     pub fn lose(&mut self) {
+        self.second = None;
         self.open = None;
     }
 
@@ -109,10 +139,26 @@ impl Link {
     }
 
     pub async fn close(&mut self) {
+        self.second = None;
         if let Some((connection, _)) = self.open.take() {
             connection.disconnect().await;
         }
     }
+}
+
+/// The first file session, and a second one that is being opened.
+async fn open_sessions(
+    connection: &Arc<dyn Connection>,
+    wants_second: bool,
+) -> Result<(Arc<dyn Files>, Option<EarlyFiles>), RemoteError> {
+    let mut opening = connection.files();
+    // The first comes first, as a server may give no more than one.
+    if let Poll::Ready(files) = poll!(&mut opening) {
+        return Ok((files?, None));
+    }
+    let at_once = wants_second && connection.server_name().starts_with(OPENSSH);
+    let second = at_once.then(|| EarlyFiles::open(connection));
+    Ok((opening.await?, second))
 }
 
 pub fn interrupted(phase: Phase, place: String) -> Failure {

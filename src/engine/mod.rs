@@ -43,6 +43,7 @@ mod repair;
 mod retry;
 mod site;
 mod space;
+mod survey;
 mod target;
 mod temp;
 mod transfer;

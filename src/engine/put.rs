@@ -19,10 +19,9 @@ use super::options::PutOptions;
 use super::report::{AttributesReport, BeforeReport, PutReport, PutStatus, VerifiedBy};
 use super::site::Site;
 use super::source::Source;
-use super::space::check_bytes;
 use super::stop::Stop;
-use super::target::{Meaning, Target, resolve};
-use super::temp;
+use super::survey::Survey;
+use super::target::{Meaning, Target, absolute, resolve_written};
 use super::transfer::Transfer;
 use crate::model::digest::Digest;
 use crate::model::lock_file::SourceNote;
@@ -124,12 +123,16 @@ impl Job for Put {
 
     async fn attempt(&mut self, link: &mut Link) -> Result<PutReport, Failure> {
         let stop = self.stop.clone();
+        if !self.options.dry_run {
+            link.open_second_at_once();
+        }
         let (connection, files) = link.get().await?;
+        let second = link.take_second();
         if let (Some(guard), Some(path)) = (self.guard.clone(), self.path.clone()) {
             let names = Names::new(&path, &self.options.user);
             let site = Site::new(&link.host(), names, connection, files);
             site.prove_shell_meanwhile(&self.monitor);
-            self.transfer.open_channel(&site);
+            self.transfer.open_channel(&site, second);
             self.open_further(link, &site);
             guard.renew(&site).await?;
             return guard.watch(self.go_on(&site, &guard)).await;
@@ -139,21 +142,50 @@ impl Job for Put {
                 source_name: Some(&self.source.description.name),
                 into_directory: self.job.into_directory,
             };
-            let target = resolve(files.as_ref(), &link.host(), &self.job.destination, meaning).await?;
-            let names = Names::new(&target.path, &self.options.user);
-            let site = Site::new(&link.host(), names, connection, files);
+            let host = link.host();
+            let written = absolute(files.as_ref(), &host, &self.job.destination).await?;
+            let at = |path: &RemotePath| {
+                let names = Names::new(path, &self.options.user);
+                Site::new(&host, names, connection.clone(), files.clone())
+            };
+            let size = self.source.size();
+            // Most destinations are the file itself: what stands beside it is asked for at once.
+            let guess = (!written.names_directory() && !self.job.into_directory).then(|| at(&written));
+            let guessing = async {
+                let site = guess?;
+                let survey = Survey::of(&site, size).await;
+                Some((site, survey))
+            };
+            let (target, guessed) = tokio::join!(
+                biased;
+                resolve_written(files.as_ref(), &host, &written, meaning),
+                guessing
+            );
+            let target = target?;
+            let (site, survey) = match guessed {
+                Some(guessed) if target.path == written => guessed,
+                _ => {
+                    let site = at(&target.path);
+                    let survey = Survey::of(&site, size).await;
+                    (site, survey)
+                }
+            };
+            let is_locked = survey.is_locked();
             site.prove_shell_meanwhile(&self.monitor);
             if !self.options.dry_run {
-                self.transfer.open_channel(&site);
+                self.transfer.open_channel(&site, second);
             }
-            let done = self.look_first(&site, &target).await?;
-            Ok((site, target, done))
+            let done = self.look_first(&site, &target, survey).await?;
+            Ok((site, target, is_locked, done))
         };
-        let (site, target, done) = or_stopped(&stop, Phase::Survey, link.host(), looking).await?;
+        let (site, target, is_locked, done) = or_stopped(&stop, Phase::Survey, link.host(), looking).await?;
         if let Some(report) = done {
             return Ok(report);
         }
-        self.open_further(link, &site);
+        // Whoever finds another run's lock may not send anything.
+        if !is_locked {
+            self.open_further(link, &site);
+        }
         // Where it is not known how the target can be replaced, that is found out first.
         // And who had to wait for the lock looks again before anything is sent.
         if self.request.nothing_there && (target.attributes.is_none() || site.files.features().posix_rename) {
@@ -171,6 +203,9 @@ impl Job for Put {
             self.transfer.give_up_early();
         }
         let guard = guard?;
+        if is_locked {
+            self.open_further(link, &site);
+        }
         self.guard = Some(guard.clone());
         self.path = Some(target.path.clone());
         let (fenced, seen) = tokio::join!(guard.fence(&site, &self.monitor), target_now(&site));
@@ -183,15 +218,15 @@ impl Job for Put {
 
 impl Put {
     /// Whether there is anything to do, before anything is changed on the target.
-    async fn look_first(&mut self, site: &Site, target: &Target) -> Result<Option<PutReport>, Failure> {
-        let (parent, size) = (site.names.target().parent(), self.source.size());
-        let (state, room, lock) = tokio::join!(
-            temp::read(site, Phase::Survey),
-            check_bytes(site, &parent, size),
-            site.files.lstat(site.names.lock())
-        );
+    async fn look_first(
+        &mut self,
+        site: &Site,
+        target: &Target,
+        survey: Survey,
+    ) -> Result<Option<PutReport>, Failure> {
+        self.request.nothing_there = survey.nothing_there();
+        let Survey { state, room, .. } = survey;
         let state = state?;
-        self.request.nothing_there = state.is_none() && lock.is_err_and(|error| error.is_not_found());
         state.as_ref().map_or(Ok(()), |state| state.check_version(site))?;
         let asked = Asked::find(site, &self.options, Some(&self.source), &self.monitor).await?;
         self.transfer.ask(asked);

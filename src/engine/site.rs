@@ -77,10 +77,17 @@ impl Site {
     /// A further file channel; where the server opens no more, whatever it says of that or
     /// when it says nothing, the one there is. Fails only with a dead link.
     pub async fn further_files(&self) -> Result<Arc<dyn Files>, RemoteError> {
+        self.further_files_from(self.connection.files()).await
+    }
+
+    async fn further_files_from(
+        &self,
+        opening: impl Future<Output = Result<Arc<dyn Files>, RemoteError>>,
+    ) -> Result<Arc<dyn Files>, RemoteError> {
         if self.one_channel.load(Ordering::Relaxed) {
             return Ok(self.files.clone());
         }
-        match timeout(FURTHER_CHANNEL_LIMIT, self.connection.files()).await {
+        match timeout(FURTHER_CHANNEL_LIMIT, opening).await {
             Ok(Ok(files)) => return Ok(files),
             Ok(Err(error)) if error.is_link() => self.still_answers(Some(error)).await?,
             Ok(Err(_)) => {}
@@ -105,10 +112,16 @@ impl Site {
         }
     }
 
-    /// A further file channel, opened while other things are done.
-    pub fn further_files_meanwhile(&self) -> EarlyFiles {
+    /// A further file channel, opened while other things are done; `begun` is one that is
+    /// being opened already.
+    pub fn further_files_meanwhile(&self, begun: Option<EarlyFiles>) -> EarlyFiles {
         let site = self.clone();
-        EarlyFiles(tokio::spawn(async move { site.further_files().await }))
+        EarlyFiles(tokio::spawn(async move {
+            match begun {
+                Some(begun) => site.further_files_from(begun.ready()).await,
+                None => site.further_files().await,
+            }
+        }))
     }
 
     /// The same site with a file channel of its own.
@@ -185,6 +198,11 @@ impl Site {
 pub struct EarlyFiles(JoinHandle<Result<Arc<dyn Files>, RemoteError>>);
 
 impl EarlyFiles {
+    pub fn open(connection: &Arc<dyn Connection>) -> EarlyFiles {
+        let connection = connection.clone();
+        EarlyFiles(tokio::spawn(async move { connection.files().await }))
+    }
+
     pub async fn ready(mut self) -> Result<Arc<dyn Files>, RemoteError> {
         match (&mut self.0).await {
             Ok(files) => files,

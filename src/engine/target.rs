@@ -40,8 +40,18 @@ pub async fn resolve(
     meaning: Meaning<'_>,
 ) -> Result<Target, Failure> {
     let written = absolute(files, host, destination).await?;
+    resolve_written(files, host, &written, meaning).await
+}
+
+/// As [`resolve`], with what [`absolute`] gave.
+pub async fn resolve_written(
+    files: &dyn Files,
+    host: &str,
+    written: &RemotePath,
+    meaning: Meaning<'_>,
+) -> Result<Target, Failure> {
     // The parent counts only where nothing is found; to ask for both costs one round trip.
-    let (found, parent) = tokio::join!(look(files, host, &written), check_parent(files, host, &written));
+    let (found, parent) = tokio::join!(look(files, host, written), check_parent(files, host, written));
     let found = found?;
     let is_directory = found.attributes.is_some_and(|a| a.kind == FileKind::Directory);
     let at = |path: &RemotePath| place(host, path);
@@ -50,13 +60,13 @@ pub async fn resolve(
             return Err(Failure::new(
                 FailureKind::Usage,
                 Phase::Survey,
-                at(&written),
+                at(written),
                 "there is no such directory",
             )
             .next_step("make it first, or name a file"));
         }
         let Some(name) = meaning.source_name else {
-            return Err(Failure::new(FailureKind::Usage, Phase::Survey, at(&written), "is a directory")
+            return Err(Failure::new(FailureKind::Usage, Phase::Survey, at(written), "is a directory")
                 .next_step("name the file in it"));
         };
         let inside = look(files, host, &found.path.join(name)).await?;
@@ -72,7 +82,7 @@ pub async fn resolve(
         return check_kind(host, inside);
     }
     if found.attributes.is_none() {
-        match found.path == written {
+        match found.path == *written {
             true => parent?,
             false => check_parent(files, host, &found.path).await?,
         }
@@ -107,7 +117,7 @@ async fn check_parent(files: &dyn Files, host: &str, path: &RemotePath) -> Resul
 }
 
 /// Relative paths and `~/` start at the remote home, which is where a session starts.
-async fn absolute(files: &dyn Files, host: &str, destination: &[u8]) -> Result<RemotePath, Failure> {
+pub async fn absolute(files: &dyn Files, host: &str, destination: &[u8]) -> Result<RemotePath, Failure> {
     let below_home = match destination {
         [b'~'] => &b""[..],
         [b'~', b'/', rest @ ..] => rest,

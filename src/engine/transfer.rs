@@ -157,9 +157,10 @@ impl Transfer {
         self.further = further;
     }
 
-    /// To be called in each attempt that may send anything: opens the first lane's channel.
-    pub fn open_channel(&mut self, site: &Site) {
-        self.channel = Some(site.further_files_meanwhile());
+    /// To be called in each attempt that may send anything: opens the first lane's channel,
+    /// or takes the one that is being opened.
+    pub fn open_channel(&mut self, site: &Site, begun: Option<EarlyFiles>) {
+        self.channel = Some(site.further_files_meanwhile(begun));
         self.early = None;
     }
 
