@@ -125,6 +125,7 @@ impl Login<'_> {
             Some(Ok(AuthResult::Failure { remaining_methods, partial_success })) => {
                 // russh says "no method left" also when the connection is gone.
                 if remaining_methods.is_empty() {
+                    self.no_method_left = true;
                     return Err(self.cut_off().await);
                 }
                 self.methods = remaining_methods.to_vec();

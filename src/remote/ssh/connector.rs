@@ -137,8 +137,17 @@ impl SshConnector {
         let Some(host_key) = host_key else {
             return Err(self.error(RemoteErrorKind::HostKey, "the server showed no host key"));
         };
-        let credentials =
-            Login::new(&mut half.handle, &self.options, &half.link, &self.prompter).first().await?;
+        let mut login = Login::new(&mut half.handle, &self.options, &half.link, &self.prompter);
+        let credentials = match login.first(true).await {
+            Ok(credentials) => credentials,
+            // A server that takes "none" alone may have no answer to anything else.
+            Err(error) if login.found_no_method() && !half.link.ending().is_some_and(|ending| ending.by_message) => {
+                half = self.shake_hands(&known, KeyCheck::Same(host_key.clone())).await?;
+                let mut login = Login::new(&mut half.handle, &self.options, &half.link, &self.prompter);
+                login.first(false).await.map_err(|_| error)?
+            }
+            Err(error) => return Err(error),
+        };
         Ok((self.finish(half), Learnt { host_key, certificates: known.certificates, credentials }))
     }
 

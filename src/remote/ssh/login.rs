@@ -62,6 +62,13 @@ pub struct Login<'a> {
     pub methods: Vec<MethodKind>,
     /// For the error message.
     pub tried: Vec<String>,
+    /// "none" was shown, with which ssh begins: it tells what the server takes, and gets in
+    /// where nothing is asked for.
+    began_with_none: bool,
+    /// Some answer named no method at all, or none came any more.
+    pub no_method_left: bool,
+    /// A person was asked for something.
+    asked_person: bool,
     /// Of the server's `server-sig-algs`; asked for once.
     pub rsa_hash: Option<RsaHash>,
 }
@@ -79,24 +86,48 @@ impl<'a> Login<'a> {
         link: &'a Link,
         prompter: &'a Arc<dyn Prompter>,
     ) -> Login<'a> {
-        Login { handle, options, link, prompter, methods: Vec::new(), tried: Vec::new(), rsa_hash: None }
+        Login {
+            handle,
+            options,
+            link,
+            prompter,
+            methods: Vec::new(),
+            tried: Vec::new(),
+            began_with_none: false,
+            no_method_left: false,
+            asked_person: false,
+            rsa_hash: None,
+        }
     }
 
-    /// Finds a way in; may ask a person. Gives what has to be shown again, in order.
-    pub async fn first(&mut self) -> Result<Vec<Credential>, RemoteError> {
-        match self.attempt(&Credential::Nothing).await? {
-            Outcome::In => return Ok(vec![Credential::Nothing]),
-            Outcome::Further | Outcome::Refused => {}
-        }
+    /// Finds a way in; may ask a person. Gives what has to be shown again, in order. With
+    /// `key_first` a key that was named is shown at once, which saves a round trip.
+    pub async fn first(&mut self, key_first: bool) -> Result<Vec<Credential>, RemoteError> {
         let mut offers = VecDeque::new();
-        if self.options.authentications.contains(&Authentication::PublicKey) {
-            let (found, notes) = offers::gather(self.options).await;
-            self.tried.extend(notes);
-            offers.extend(found);
+        let by_keys = self.options.authentications.first() == Some(&Authentication::PublicKey);
+        if !(key_first && by_keys && self.options.identity_files_named) {
+            if self.begin_with_none().await? == Outcome::In {
+                return Ok(vec![Credential::Nothing]);
+            }
+            self.gather(&mut offers).await;
+        } else {
+            self.gather(&mut offers).await;
+            let suits = |offer: &Offer| {
+                offer.in_files && offer.file.as_ref().is_none_or(|file| !file.is_encrypted())
+            };
+            if offers.front().is_some_and(suits) {
+                self.methods = vec![MethodKind::PublicKey];
+            } else if self.begin_with_none().await? == Outcome::In {
+                return Ok(vec![Credential::Nothing]);
+            }
         }
         let mut learnt = Vec::new();
         for _ in 0..MAX_FACTORS {
             let Some((credential, outcome)) = self.next_factor(&mut offers).await? else {
+                let nothing_else = learnt.is_empty() && !self.began_with_none && !self.asked_person;
+                if nothing_else && self.begin_with_none().await? == Outcome::In {
+                    return Ok(vec![Credential::Nothing]);
+                }
                 return Err(self.refused());
             };
             learnt.push(credential);
@@ -105,6 +136,25 @@ impl<'a> Login<'a> {
             }
         }
         Err(self.refused())
+    }
+
+    /// Whether a named key was shown in place of "none", and the server had no answer to it
+    /// from which to go on.
+    pub fn found_no_method(&self) -> bool {
+        !self.began_with_none && self.no_method_left
+    }
+
+    async fn begin_with_none(&mut self) -> Result<Outcome, RemoteError> {
+        self.began_with_none = true;
+        self.attempt(&Credential::Nothing).await
+    }
+
+    async fn gather(&mut self, offers: &mut VecDeque<Offer>) {
+        if self.options.authentications.contains(&Authentication::PublicKey) {
+            let (found, notes) = offers::gather(self.options).await;
+            self.tried.extend(notes);
+            offers.extend(found);
+        }
     }
 
     /// Shows again what got the first connection in. Asks nobody.
@@ -155,6 +205,7 @@ impl<'a> Login<'a> {
                 break;
             }
             self.tried.push("keyboard-interactive".to_string());
+            self.asked_person |= self.options.password.is_none();
             let (outcome, exchanges, given_up) = self.ask_and_answer().await?;
             if outcome != Outcome::Refused {
                 return Ok(Some((Credential::Answers(exchanges), outcome)));
@@ -186,7 +237,7 @@ impl<'a> Login<'a> {
     /// Makes an offer ready to be shown; asks for a passphrase only when the server would
     /// take the key. `None` for an offer that leads nowhere.
     async fn prepare(&mut self, offer: Offer) -> Result<Option<Credential>, RemoteError> {
-        let Offer { key, certificate, file } = offer;
+        let Offer { key, certificate, file, .. } = offer;
         let Some(file) = file else {
             let key = key.map(|public| Key { public, certificate, private: None });
             return Ok(key.map(Credential::Key));
@@ -204,6 +255,7 @@ impl<'a> Login<'a> {
                 return Ok(None);
             }
         }
+        self.asked_person |= file.is_encrypted();
         let prompter = self.prompter.clone();
         match tokio::task::spawn_blocking(move || file.unlock(&*prompter)).await {
             Ok(Ok(private)) => {
@@ -232,10 +284,11 @@ impl<'a> Login<'a> {
         self.options.password.is_some() || !self.options.batch_mode
     }
 
-    async fn password(&self) -> Option<Zeroizing<String>> {
+    async fn password(&mut self) -> Option<Zeroizing<String>> {
         if let Some(password) = &self.options.password {
             return Some(Zeroizing::new(password.reveal().to_string()));
         }
+        self.asked_person = true;
         let (host, user) = (self.options.host.clone(), self.options.user.clone());
         let prompter = self.prompter.clone();
         tokio::task::spawn_blocking(move || prompter.password(&host, &user)).await.ok()?

@@ -31,6 +31,8 @@ pub struct Offer {
     pub certificate: Option<Box<Certificate>>,
     /// The file that signs; the agent where there is none.
     pub file: Option<Arc<KeyFile>>,
+    /// One of the identity files is of this key.
+    pub in_files: bool,
 }
 
 /// What there is before it is put in order.
@@ -99,12 +101,12 @@ fn arrange(found: &Found, identities_only: bool) -> Vec<Offer> {
         let file =
             found.files.iter().find(|file| file.public.as_ref().is_some_and(|public| same(public, key)));
         let beside = file.and_then(|file| file.certificate.as_ref());
-        add(&mut offers, found, Some(key), beside, None);
+        add(&mut offers, found, Some(key), beside, None, file.is_some());
     }
     for file in &found.files {
         let agent_has = file.public.as_ref().is_some_and(|public| position(&of_agent, public).is_some());
         if !agent_has && file.has_private_half() {
-            add(&mut offers, found, file.public.as_ref(), file.certificate.as_ref(), Some(file));
+            add(&mut offers, found, file.public.as_ref(), file.certificate.as_ref(), Some(file), true);
         }
     }
     offers.truncate(MAX_OFFERS);
@@ -118,6 +120,7 @@ fn add(
     key: Option<&PublicKey>,
     beside: Option<&Certificate>,
     file: Option<&Arc<KeyFile>>,
+    in_files: bool,
 ) {
     let of_agent = found.identities.iter().filter_map(|identity| match identity {
         AgentIdentity::Certificate { certificate, .. } => Some(certificate),
@@ -130,7 +133,7 @@ fn add(
             certificates.push(certificate);
         }
     }
-    let offer = |certificate| Offer { key: key.cloned(), certificate, file: file.cloned() };
+    let offer = |certificate| Offer { key: key.cloned(), certificate, file: file.cloned(), in_files };
     offers.extend(certificates.into_iter().map(|certificate| offer(Some(Box::new(certificate.clone())))));
     offers.push(offer(None));
 }

@@ -33,6 +33,8 @@ pub struct SshOptions {
 
     /// Tried in this order; files that are not there are passed over.
     pub identity_files: Vec<PathBuf>,
+    /// They are what a person named, and not ssh's own list.
+    pub identity_files_named: bool,
     /// Of the agent's keys only those that `identity_files` names.
     pub identities_only: bool,
     /// The agent's socket.
@@ -173,6 +175,7 @@ impl Default for SshOptions {
             address_family: AddressFamily::Any,
             bind_address: None,
             identity_files: Vec::new(),
+            identity_files_named: false,
             identities_only: false,
             agent_socket: None,
             certificate_files: Vec::new(),

@@ -176,6 +176,7 @@ fn plain_options(resolved: &Resolved, context: &Context<'_>) -> Result<SshOption
         } else {
             Vec::new()
         },
+        identity_files_named: resolved.identity_files_named,
         identities_only: resolved.identities_only,
         agent_socket: agent(resolved, context).filter(|_| public_key),
         certificate_files: named(&resolved.certificate_files, "CertificateFile")?,

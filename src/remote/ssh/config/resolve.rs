@@ -54,6 +54,7 @@ pub struct Resolved {
     pub bind_address: Option<String>,
     /// As written; [`Resolved::path`] makes paths of them.
     pub identity_files: Vec<String>,
+    pub identity_files_named: bool,
     pub certificate_files: Vec<String>,
     pub identities_only: bool,
     /// Expanded. `None` is the agent of the environment.
@@ -251,6 +252,7 @@ fn fill(
         proxy_use_fdpass: s.proxy_use_fdpass.unwrap_or(false),
         address_family: s.address_family.unwrap_or_default(),
         bind_address: s.bind_address,
+        identity_files_named: !s.identity_files.is_empty(),
         identity_files: paths_or(s.identity_files, &IDENTITIES),
         certificate_files: paths_or(s.certificate_files, &[]),
         identities_only: s.identities_only.unwrap_or(false),
