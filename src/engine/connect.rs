@@ -96,7 +96,8 @@ impl Link {
                 Failure { kind, ..failure }
             })
         };
-        let (open, second): (Open, _) = or_stopped(&self.stop, Phase::Connect, self.host(), connecting).await?;
+        let (open, second): (Open, _) =
+            or_stopped(&self.stop, Phase::Connect, self.host(), connecting).await?;
         self.monitor.notice(Notice {
             level: Level::Detail,
             text: format!("{}: connected to {}", self.host(), printable(open.0.server_name().as_bytes())),

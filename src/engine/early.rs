@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use super::along::Along;
 use super::board::Board;
 use super::failure::{Failure, FailureKind, Phase};
+use super::lock::Made;
 use super::merge::write_private_record;
 use super::monitor::Monitor;
 use super::placing::prove_placing;
@@ -71,7 +72,7 @@ impl Early {
     /// the merged file of `generation` there.
     pub fn start(
         site: &Site,
-        mut made: watch::Receiver<Option<RunNames>>,
+        mut made: watch::Receiver<Option<Made>>,
         generation: RunId,
         manifest: Arc<ManifestFile>,
         board: Arc<Board>,
@@ -83,17 +84,19 @@ impl Early {
         let preparing = {
             let (site, mut made, manifest) = (site.clone(), made.clone(), manifest.clone());
             async move {
-                let run = private_directory(&site, &mut made).await?;
+                let Made { run, .. } = private_directory(&site, &mut made).await?;
                 lay_groundwork(&site, &run, generation, &manifest).await
             }
         };
         let here = site.clone();
         let sending = async move {
-            let run = private_directory(&here, &mut made).await?;
-            let failed = here.failed(Phase::Upload);
-            let how = OpenMode::CREATE_NEW;
-            let created = here.files.open(&run.merged(generation), how, Some(MERGED_MODE)).await;
-            here.files.close_unheard(created.map_err(&failed)?).await.map_err(&failed)?;
+            let Made { run, has_merged } = private_directory(&here, &mut made).await?;
+            if !has_merged {
+                let failed = here.failed(Phase::Upload);
+                let how = OpenMode::CREATE_NEW;
+                let created = here.files.open(&run.merged(generation), how, Some(MERGED_MODE)).await;
+                here.files.close_unheard(created.map_err(&failed)?).await.map_err(&failed)?;
+            }
             begin.send_replace(Some(run.clone()));
             let upload = upload(run);
             monitor.phase(Phase::Upload, 0, upload.plan.geometry.size());
@@ -134,12 +137,9 @@ impl Early {
     }
 }
 
-async fn private_directory(
-    site: &Site,
-    made: &mut watch::Receiver<Option<RunNames>>,
-) -> Result<RunNames, Failure> {
+async fn private_directory(site: &Site, made: &mut watch::Receiver<Option<Made>>) -> Result<Made, Failure> {
     match made.wait_for(Option::is_some).await.ok().and_then(|made| made.clone()) {
-        Some(run) => Ok(run),
+        Some(made) => Ok(made),
         None => {
             let cause = "it was given up before it began";
             Err(Failure::new(FailureKind::Failed, Phase::Upload, site.place(), cause))

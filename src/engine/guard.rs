@@ -6,7 +6,7 @@ use tokio::sync::{Mutex, watch};
 
 use super::connect::{Link, interrupted};
 use super::failure::{Failure, FailureKind, Phase};
-use super::lock::{Acquirer, Held, Keeper, LockContext, LockState, LockTimes, fence, holder, release};
+use super::lock::{Acquirer, Held, Keeper, LockContext, LockState, LockTimes, Made, fence, holder, release};
 use super::monitor::Monitor;
 use super::options::LockOptions;
 use super::retry::Retry;
@@ -14,26 +14,29 @@ use super::site::Site;
 use super::stop::Stop;
 use crate::model::lock_file::SourceNote;
 use crate::model::names::RunNames;
+use crate::model::run_id::RunId;
 use crate::remote::Files;
 
 /// A lock that is being acquired; outlives a lost link.
 pub struct Request {
     acquirer: Option<Acquirer>,
-    made: watch::Sender<Option<RunNames>>,
+    made: watch::Sender<Option<Made>>,
+    /// See [`LockContext::merged`].
+    pub merged: Option<RunId>,
     /// See [`LockContext::nothing_there`].
     pub nothing_there: bool,
 }
 
 impl Default for Request {
     fn default() -> Request {
-        Request { acquirer: None, made: watch::Sender::new(None), nothing_there: false }
+        Request { acquirer: None, made: watch::Sender::new(None), merged: None, nothing_there: false }
     }
 }
 
 impl Request {
     /// Tells of the run's private directory as soon as it stands, which is before the lock
     /// is won.
-    pub fn made(&self) -> watch::Receiver<Option<RunNames>> {
+    pub fn made(&self) -> watch::Receiver<Option<Made>> {
         self.made.subscribe()
     }
 }
@@ -70,6 +73,7 @@ impl Guard {
                 stop: stop.clone(),
                 times: LockTimes::default(),
                 made: request.made.clone(),
+                merged: request.merged,
                 nothing_there: request.nothing_there,
             })?),
         };

@@ -153,6 +153,7 @@ impl Job for Put {
             let guess = (!written.names_directory() && !self.job.into_directory).then(|| at(&written));
             let guessing = async {
                 let site = guess?;
+                site.prove_shell_meanwhile(&self.monitor);
                 let survey = Survey::of(&site, size).await;
                 Some((site, survey))
             };
@@ -166,12 +167,12 @@ impl Job for Put {
                 Some(guessed) if target.path == written => guessed,
                 _ => {
                     let site = at(&target.path);
+                    site.prove_shell_meanwhile(&self.monitor);
                     let survey = Survey::of(&site, size).await;
                     (site, survey)
                 }
             };
             let is_locked = survey.is_locked();
-            site.prove_shell_meanwhile(&self.monitor);
             if !self.options.dry_run {
                 self.transfer.open_channel(&site, second);
             }
@@ -191,7 +192,9 @@ impl Job for Put {
         if self.request.nothing_there && (target.attributes.is_none() || site.files.features().posix_rename) {
             let made = self.request.made();
             let before = target.attributes.map_or(Baseline::Absent, |attributes| baseline(&attributes));
-            self.transfer.begin_early(&site, &self.source, made, self.hashed.as_ref(), before).await?;
+            let hashed = self.hashed.as_ref();
+            self.request.merged =
+                self.transfer.begin_early(&site, &self.source, made, hashed, before).await?;
         }
         let note = SourceNote {
             name: self.source.description.name.clone(),

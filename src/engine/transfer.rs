@@ -1,6 +1,7 @@
 //! From what is there to the committed file: upload and merge, verify, commit, clean up.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ use super::guard::Guard;
 use super::hash::{By, hash_on_target};
 use super::leftovers::{self, Leftovers};
 use super::limiter::Limiter;
+use super::lock::Made;
 use super::merge::Merge;
 use super::monitor::{Level, Monitor, Notice};
 use super::options::{MergeMethod, PutOptions, VerifyMethod};
@@ -38,6 +40,7 @@ use crate::model::digest::Digest;
 use crate::model::manifest::{self, Baseline, Manifest};
 use crate::model::names::RunNames;
 use crate::model::plan::{Found, Plan};
+use crate::model::run_id::RunId;
 use crate::remote::files::Attributes;
 
 /// Times that damage is mended before it is given up.
@@ -165,15 +168,16 @@ impl Transfer {
     }
 
     /// Begins to send into the private directory that `made` will tell of. Where nothing of
-    /// an earlier upload is there; elsewhere than on OpenSSH what is proven first counts.
+    /// an earlier upload is there; elsewhere than on OpenSSH what is proven first counts. Gives
+    /// the generation of the merged file, where it has begun.
     pub async fn begin_early(
         &mut self,
         site: &Site,
         source: &Source,
-        made: watch::Receiver<Option<RunNames>>,
+        made: watch::Receiver<Option<Made>>,
         hashed: Option<&Manifest>,
         baseline: Baseline,
-    ) -> Result<(), Failure> {
+    ) -> Result<Option<RunId>, Failure> {
         let method = site.method(self.options.verify, source.mac_key, &self.monitor).await;
         let fresh = || Manifest::new(source.description.clone(), self.options.chunk_size, baseline, method);
         let mut manifest = hashed.cloned().unwrap_or_else(fresh);
@@ -181,7 +185,7 @@ impl Transfer {
         let plan = Plan::new(manifest.geometry(), manifest.known(), Found::default());
         let may_begin = self.options.merge == MergeMethod::Auto && site.files.features().in_order;
         if !may_begin || plan.missing.is_empty() || plan.geometry.chunks() > manifest::MAX_CHUNKS {
-            return Ok(());
+            return Ok(None);
         }
         let (generation, manifest) = (run_id()?, Arc::new(ManifestFile::new(manifest)));
         let board = Arc::new(Board::new(Found::default()));
@@ -209,7 +213,7 @@ impl Transfer {
         };
         self.early =
             Some(Early::start(site, made, generation, manifest, board, self.monitor.clone(), upload));
-        Ok(())
+        Ok(Some(generation))
     }
 
     /// When the lock was not won.
@@ -399,9 +403,40 @@ impl Transfer {
                 hashed_along.then(start)
             });
             let round = Round { plan: plan.clone(), board, early: early.take() };
-            self.send_and_merge(site, guard, source, prepared, round).await?;
+            // What the commit needs is looked up as soon as the last byte is there.
+            let in_order = site.files.features().in_order && plan.found.stored.is_empty();
+            let placed = matches!(prepared.destination, Destination::Placed { .. });
+            let last = plan.geometry.chunks().saturating_sub(1);
+            let filled = round.board.clone();
+            let mut laying = pin!(Ground::lay(site, &prepared.merged));
+            let mut ground = None;
+            {
+                let mut filled = pin!(filled.filled_beyond(last));
+                let mut sending = pin!(self.send_and_merge(site, guard, source, prepared, round));
+                let mut may_lay = false;
+                let sent = loop {
+                    tokio::select! {
+                        sent = &mut sending => break sent,
+                        _ = &mut filled, if placed && in_order && !may_lay => may_lay = true,
+                        laid = &mut laying, if may_lay && ground.is_none() => ground = Some(laid),
+                    }
+                };
+                if let Err(failure) = sent {
+                    if let Some(Ok(ground)) = ground {
+                        // The failure that led here is what counts.
+                        let _ = ground.leave(site).await;
+                    }
+                    return Err(failure);
+                }
+            }
+            let ground = async {
+                match ground {
+                    Some(ground) => ground,
+                    None => laying.await,
+                }
+            };
             if is_planted(Plant::CommitBeforeVerify) {
-                return Ok((VerifiedBy::Sha256Target, Ground::lay(site, &prepared.merged).await?));
+                return Ok((VerifiedBy::Sha256Target, ground.await?));
             }
             let began = Instant::now();
             self.monitor.phase(Phase::Verify, 0, plan.geometry.size());
@@ -412,8 +447,7 @@ impl Transfer {
                     None => None,
                 }
             };
-            // What the commit needs is looked up meanwhile.
-            let (ground, hashed) = tokio::join!(Ground::lay(site, &prepared.merged), hashed);
+            let (ground, hashed) = tokio::join!(ground, hashed);
             let ground = ground?;
             let merged = Merged { path: &prepared.merged, size: ground.size(), hashed };
             let verified = verify(site, merged, &manifest, self.options.verify, &self.monitor).await?;

@@ -111,8 +111,8 @@ fn print(rounds: &[Round]) {
 #[test]
 fn round_trips() {
     for (what, sshd, limits) in [
-        ("with a shell", logged().start(), [33, 17, 34, 33]),
-        ("SFTP only", logged().env("PATH", "/nowhere").start(), [37, 17, 38, 37]),
+        ("with a shell", logged().start(), [30, 15, 31, 30]),
+        ("SFTP only", logged().env("PATH", "/nowhere").start(), [34, 15, 35, 34]),
     ] {
         let stage = Stage::new(sshd);
         let (small, larger) =
@@ -136,7 +136,7 @@ fn round_trips_of_a_command() {
     let stage = Stage::new(logged().start());
     stage.check(
         "haul exec … true",
-        14,
+        13,
         || (),
         |port| {
             let mut command = stage.haul("exec", port);

@@ -59,6 +59,7 @@ fn context(user: &str, here: Here, options: &LockOptions) -> LockContext {
     LockContext {
         made: tokio::sync::watch::Sender::new(None),
         nothing_there: false,
+        merged: None,
         host: "web1".to_owned(),
         names: names(user),
         options: options.clone(),

@@ -1,7 +1,7 @@
 //! Getting the lock: look, make a private directory and lock file, link, look again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -17,6 +17,7 @@ use crate::engine::failure::{Failure, FailureKind, Phase};
 use crate::engine::io::remove_if_there;
 use crate::engine::monitor::{Level, Monitor, Notice};
 use crate::engine::options::LockOptions;
+use crate::engine::prepare::MERGED_MODE;
 use crate::engine::stop::Stop;
 use crate::model::lock_file::{Here, LOCK_FILE_MAX_BYTES, LockInfo, SourceNote};
 use crate::model::names::{Names, RunNames, UserId};
@@ -43,10 +44,21 @@ pub struct LockContext {
     pub stop: Stop,
     pub times: LockTimes,
     /// Told of the private directory as soon as it stands, and when it is given up.
-    pub made: watch::Sender<Option<RunNames>>,
+    pub made: watch::Sender<Option<Made>>,
+    /// An empty merged file of this generation is made together with the private directory,
+    /// where that costs no round trip.
+    pub merged: Option<RunId>,
     /// A moment ago neither a lock nor a temp directory was there: the first try does not
     /// look again before it acts, since what it does fails where there is one by then.
     pub nothing_there: bool,
+}
+
+/// A private directory that stands.
+#[derive(Debug, Clone)]
+pub struct Made {
+    pub run: RunNames,
+    /// With the merged file of [`LockContext::merged`] in it.
+    pub has_merged: bool,
 }
 
 /// One client's attempt to get the lock of one target. It outlives a dead link: after a
@@ -63,6 +75,8 @@ pub struct Acquirer {
     attempted: bool,
     /// Somebody was told of the private directory, and may have written into it.
     used_early: bool,
+    /// The merged file was made.
+    has_merged: AtomicBool,
     /// The account that this run's directory belongs to, once that was looked at.
     pub(super) own_uid: Option<Option<u32>>,
     /// `<target>:lock` may be this run's.
@@ -102,6 +116,7 @@ impl Acquirer {
             made: false,
             attempted: false,
             used_early: false,
+            has_merged: AtomicBool::new(false),
             own_uid: None,
             linking: false,
             kind: LockKind::Without,
@@ -280,7 +295,9 @@ impl Acquirer {
         let look = async || tokio::join!(files.lstat(names.temp()), files.lstat(private.directory()));
         // A name that others made may lead elsewhere: then one thing after the other.
         let (made_temp, rest) = if files.features().in_order && self.context.nothing_there {
-            let (made_temp, made, seen) = tokio::join!(biased; making_temp, making, look());
+            let (made_temp, made, seen, merged) =
+                tokio::join!(biased; making_temp, making, look(), self.make_merged(files));
+            merged.map_err(|error| self.remote(&error))?;
             (made_temp, Some((made, Some(seen))))
         } else {
             (making_temp.await, None)
@@ -319,6 +336,20 @@ impl Acquirer {
             // made a second time.
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(self.remote(&error)),
+        }
+    }
+
+    /// Only a dead link is an error: whoever needs the file makes it where it is missing.
+    async fn make_merged(&self, files: &dyn Files) -> Result<(), RemoteError> {
+        let Some(generation) = self.context.merged else { return Ok(()) };
+        let path = self.private().merged(generation);
+        match files.open(&path, OpenMode::CREATE_NEW, Some(MERGED_MODE)).await {
+            Ok(handle) => {
+                self.has_merged.store(true, Ordering::Relaxed);
+                files.close_unheard(handle).await
+            }
+            Err(error) if error.is_link() => Err(error),
+            Err(_) => Ok(()),
         }
     }
 
@@ -404,7 +435,7 @@ impl Acquirer {
             if linking {
                 give_back_own(files, names, self.run, &aside).await?;
             }
-            if self.used_early {
+            if self.used_early || self.has_merged.swap(false, Ordering::Relaxed) {
                 clear_early(files, &private).await?;
             }
             clear_private(files, names, &private).await
@@ -418,7 +449,8 @@ impl Acquirer {
 
     fn tell_made(&mut self) {
         self.used_early |= self.context.made.receiver_count() > 0;
-        self.context.made.send_replace(Some(self.private()));
+        let has_merged = self.has_merged.load(Ordering::Relaxed);
+        self.context.made.send_replace(Some(Made { run: self.private(), has_merged }));
     }
 
     /// Takes a fresh run id after this run's directory was fenced away.
@@ -427,6 +459,7 @@ impl Acquirer {
         self.earlier.push(self.run);
         self.run = fresh_run(&self.context)?;
         self.info.run = self.run;
+        self.has_merged.store(false, Ordering::Relaxed);
         self.made = false;
         self.attempted = false;
         self.won = false;

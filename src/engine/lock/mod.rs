@@ -19,7 +19,7 @@ mod small_file;
 mod times;
 mod win;
 
-pub use acquire::{Acquirer, LockContext};
+pub use acquire::{Acquirer, LockContext, Made};
 pub use alive::is_alive;
 pub use fence::{FencedDir, fence};
 pub use held::{Held, LockKind};

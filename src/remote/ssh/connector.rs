@@ -141,7 +141,9 @@ impl SshConnector {
         let credentials = match login.first(true).await {
             Ok(credentials) => credentials,
             // A server that takes "none" alone may have no answer to anything else.
-            Err(error) if login.found_no_method() && !half.link.ending().is_some_and(|ending| ending.by_message) => {
+            Err(error)
+                if login.found_no_method() && !half.link.ending().is_some_and(|ending| ending.by_message) =>
+            {
                 half = self.shake_hands(&known, KeyCheck::Same(host_key.clone())).await?;
                 let mut login = Login::new(&mut half.handle, &self.options, &half.link, &self.prompter);
                 login.first(false).await.map_err(|_| error)?

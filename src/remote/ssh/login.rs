@@ -112,9 +112,8 @@ impl<'a> Login<'a> {
             self.gather(&mut offers).await;
         } else {
             self.gather(&mut offers).await;
-            let suits = |offer: &Offer| {
-                offer.in_files && offer.file.as_ref().is_none_or(|file| !file.is_encrypted())
-            };
+            let suits =
+                |offer: &Offer| offer.in_files && offer.file.as_ref().is_none_or(|file| !file.is_encrypted());
             if offers.front().is_some_and(suits) {
                 self.methods = vec![MethodKind::PublicKey];
             } else if self.begin_with_none().await? == Outcome::In {

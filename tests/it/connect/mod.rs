@@ -9,6 +9,7 @@ mod harness;
 mod jump;
 mod login;
 mod loss;
+mod none;
 mod proxy;
 mod reach;
 mod rekey;
