@@ -291,7 +291,8 @@ impl Put {
         let bytes = self.source.size().saturating_sub(self.present_bytes);
         let rate_is_limited = self.options.bwlimit.is_some();
         let round_trip = site.files.round_trip();
-        let count = further::wanted(self.options.connections, bytes, round_trip, rate_is_limited);
+        let processors = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+        let count = further::wanted(self.options.connections, bytes, round_trip, rate_is_limited, processors);
         self.transfer.use_further(FurtherConnections::make(link.connector(), count, &self.monitor));
     }
 

@@ -5,13 +5,15 @@
 
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use rustix::buffer::spare_capacity;
+use rustix::io::{Errno, pread};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 
@@ -25,8 +27,9 @@ use crate::model::identity::SourceIdentity;
 use crate::model::manifest::SourceDescription;
 use crate::remote::files::Times;
 
-/// Bytes read and hashed in one go on a blocking thread.
-pub const READ_BYTES: usize = 256 << 10;
+/// Bytes read and hashed in one go on a blocking thread: whole pages, and on a short way one
+/// write to an OpenSSH server, which takes 255 KiB.
+pub const READ_BYTES: usize = 252 << 10;
 
 /// What all hosts together may have read and not yet sent, beside the window.
 const UNSENT_BYTES: usize = 10 << 20;
@@ -228,10 +231,9 @@ impl Source {
     ) -> Result<T, Failure> {
         let opened = self.opened.clone();
         let task = spawn_blocking(move || {
-            let mut buffer = BytesMut::zeroed(length);
-            opened.file.read_exact_at(&mut buffer, offset)?;
+            let bytes = opened.read_exact_at(offset, length)?;
             opened.bytes_read.fetch_add(length as u64, Ordering::Relaxed);
-            std::io::Result::Ok(then(&opened, buffer.freeze()))
+            std::io::Result::Ok(then(&opened, bytes))
         });
         match task.await {
             Ok(Ok(read)) => Ok(read),
@@ -274,6 +276,22 @@ impl Source {
 }
 
 impl Opened {
+    /// Into memory that nobody has to clear first.
+    fn read_exact_at(&self, offset: u64, length: usize) -> std::io::Result<Bytes> {
+        let mut bytes = Vec::with_capacity(length);
+        while bytes.len() < length {
+            let at = offset + bytes.len() as u64;
+            match pread(&self.file, spare_capacity(&mut bytes), at) {
+                Ok(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // There may have been room for more than was asked for.
+        bytes.truncate(length);
+        Ok(bytes.into())
+    }
+
     fn hash(&self, bytes: &[u8], mut chain: Chain) -> Chain {
         let began = Instant::now();
         chain.update(bytes);
@@ -352,7 +370,8 @@ mod tests {
         // Who only hashes does not even read.
         let mut chain = Chain::new(Method::Sha256);
         for at in (0..size).step_by(READ_BYTES) {
-            chain = source.hash(at, READ_BYTES, chain).await.expect("hashed");
+            let length = READ_BYTES.min((size - at) as usize);
+            chain = source.hash(at, length, chain).await.expect("hashed");
         }
         assert_eq!(chain.finish().to_string(), first);
         assert_eq!(source.usage(), Usage { bytes_read: 2 * size, bytes_hashed: size });

@@ -87,7 +87,7 @@ pub async fn put_stream(
     let retries = options.retry.retries;
     let limiter = Limiter::new(options.bwlimit);
     let stream = Stream {
-        pieces: read_pieces(input, limiter.piece_bytes(usize::MAX)),
+        pieces: read_pieces(input, limiter.piece_bytes(usize::MAX, None)),
         limiter,
         destination,
         options,

@@ -173,7 +173,9 @@ impl Upload {
                 board: self.board.clone(),
                 sent: self.sent.clone(),
                 limit_stored: matches!(self.destination, Destination::Stored),
-                piece_bytes: self.limiter.piece_bytes(self.site.files.features().write_limit),
+                piece_bytes: self
+                    .limiter
+                    .piece_bytes(self.site.files.features().write_limit, self.site.files.round_trip()),
                 pieces,
                 events,
             }
