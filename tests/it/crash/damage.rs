@@ -287,14 +287,14 @@ pub fn moment(calls: &[Call], came: Came, enough: usize) -> Option<usize> {
     found.map(|at| at + 1)
 }
 
-fn damaged(way: Way, moment: usize, which: usize) -> Verdict {
+fn damaged(way: Way, moment: Moment, which: usize) -> Verdict {
     let (what, harm, mut then) = MATRIX[which];
     if way.name == POOR.name && what.starts_with("manifest's") {
         // Without copy-data nothing can be kept of a merged file.
         then = ALL;
     }
     let scene = Scene::new(way, true);
-    let killed = scene.run(FaultScript::new(Moment::Call(moment), Fault::Crash, 0), 0);
+    let killed = scene.run(FaultScript::new(moment, Fault::Crash, 0), 0);
     let missing = CHUNKS as usize - scene.published().len();
     // Only a lock that is damaged itself has to be watched.
     let of_the_lock = what.starts_with("lock");
@@ -347,7 +347,16 @@ fn damaged(way: Way, moment: usize, which: usize) -> Verdict {
 fn sweep_damage(way: Way) {
     let mut sweeps = Sweeps::default();
     for came in [Came::HalfWay, Came::ToTheCommit] {
-        let moment = moment(&calls_of(way, true).calls, came, 5).expect("it comes so far");
+        let calls = calls_of(way, true).calls;
+        let at = moment(&calls, came, 5).expect("it comes so far");
+        // How many calls a merge takes differs from run to run; which setstat it is does not.
+        let moment = match came {
+            Came::HalfWay => Moment::Call(at),
+            Came::ToTheCommit => {
+                let nth = calls[..at].iter().filter(|call| call.operation == "setstat").count();
+                Moment::Nth("setstat", nth)
+            }
+        };
         let every = if way.shell { chosen(way, 1, MATRIX.len() - 5) } else { (1..=MATRIX.len()).collect() };
         let which: Vec<usize> = every.into_iter().map(|i| i - 1).collect();
         sweeps

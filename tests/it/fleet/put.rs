@@ -43,7 +43,8 @@ fn three_of_twenty_are_broken_and_the_retry_file_mends_them() {
         } else {
             assert_eq!(
                 (&result["status"], &result["verified_by"]),
-                (&"uploaded".into(), &"sha256-target".into())
+                (&"uploaded".into(), &"sha256-target".into()),
+                "{result}"
             );
             assert_eq!(result["sha256"], sha256(&bytes));
             assert!(fs::read(&target).expect("the target") == bytes, "{number}");
