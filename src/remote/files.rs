@@ -26,8 +26,9 @@ pub struct Features {
     pub read_limit: usize,
     /// How many handles may be open at once, where the server says so.
     pub open_handles: Option<u64>,
-    /// Requests are carried out one after the other as they were made. Not announced, but
-    /// what OpenSSH's server does; whoever relies on it has to see a failure if it does not.
+    /// Requests are carried out one after the other in the order in which their futures were
+    /// first polled. Not announced, but what OpenSSH's server does; whoever relies on it has to
+    /// see a failure if it does not.
     pub in_order: bool,
 }
 

@@ -364,6 +364,41 @@ async fn answers_in_another_order() {
     timeout(DEADLINE, asking.join_all()).await.expect("a request hangs");
 }
 
+/// Whoever sends two requests together, of which the second must come second, has nothing
+/// else to rely on; also while others fill the queue and other threads empty it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn requests_leave_in_the_order_of_their_first_polls() {
+    const TASKS: usize = 8;
+    const ROUNDS: u64 = 500;
+    let client = session(|mut server| async move {
+        let mut before = [0; TASKS];
+        for _ in 0..ROUNDS * 2 * TASKS as u64 {
+            let asked = server.expect(STAT).await;
+            let text = String::from_utf8(asked.body[4..].to_vec()).unwrap();
+            let (task, number) = text[1..].split_once('/').unwrap();
+            let (task, number) = (task.parse::<usize>().unwrap(), number.parse::<u64>().unwrap());
+            assert_eq!(number, before[task] + 1, "of task {task}");
+            before[task] = number;
+            server.reply(ATTRS, asked.id, &[0; 4]).await;
+        }
+        sleep_on(server).await;
+    });
+    let client = std::sync::Arc::new(client.await);
+    let mut asking = tokio::task::JoinSet::new();
+    for task in 0..TASKS {
+        let client = client.clone();
+        asking.spawn(async move {
+            for round in 0..ROUNDS {
+                let [first, second] = [1, 2].map(|n| path(&format!("/{task}/{}", round * 2 + n)));
+                let (first, second) = tokio::join!(biased; client.stat(&first), client.stat(&second));
+                first.unwrap();
+                second.unwrap();
+            }
+        });
+    }
+    timeout(DEADLINE, asking.join_all()).await.expect("a request hangs");
+}
+
 /// What the server answers to the first request; then the session must be over.
 async fn breaks_the_protocol(answer: impl FnOnce(u32) -> Vec<u8> + Send + 'static) {
     let client = session(|mut server| async move {

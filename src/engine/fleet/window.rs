@@ -16,7 +16,7 @@ use crate::model::checksum::{Chain, ChainState};
 
 /// All blocks together, those in the hands of hosts included: what is not in use is kept
 /// for who comes a little later.
-pub const WINDOW_BYTES: usize = 12 << 20;
+pub const WINDOW_BYTES: usize = 8 << 20;
 /// Steps of hashing that are remembered: at 256 KiB each those of 32 GiB, in some 12 MiB.
 /// Of a larger file the first ones are forgotten, and hashed again if somebody asks.
 const MAX_STEPS: usize = 1 << 17;

@@ -2,7 +2,8 @@
 //!
 //! One task owns both halves of the stream. A request is registered and queued in one
 //! step without a pause, and the task writes whole packets only; so a future may be
-//! dropped anywhere, and an id is not used again before its reply has come.
+//! dropped anywhere, an id is not used again before its reply has come, and requests
+//! leave in the order in which their futures were first polled.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use super::codec::{self, DecodeError, Greeting, Reply};
@@ -21,9 +22,9 @@ use super::stall::{self, StallWatch};
 use crate::model::escape::printable;
 use crate::remote::error::{RemoteError, RemoteErrorKind};
 
-/// Requests that may await their replies at once; further ones wait for a place.
+/// With more requests that await their replies, who made one more waits.
 const MAX_OUTSTANDING: usize = 1024;
-/// Packets that wait for the writer. More would only be memory.
+/// With more packets that wait for the writer, who queued one more waits: it would only be memory.
 const QUEUE_PACKETS: usize = 4;
 /// What is read at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -41,7 +42,8 @@ pub struct Packet {
 /// What both ends of a session's task know.
 pub struct Link {
     state: Mutex<State>,
-    places: Arc<Semaphore>,
+    /// A packet left, or a reply came.
+    moved: Notify,
     requests: AtomicU64,
     sent: AtomicU64,
     /// In nanoseconds; `u64::MAX` until there is one.
@@ -53,6 +55,7 @@ pub struct Link {
 struct State {
     greeting: Option<oneshot::Sender<Greeting>>,
     waiting: HashMap<u32, Waiting>,
+    queued: usize,
     next_id: u32,
     ended: Option<Reason>,
 }
@@ -60,20 +63,19 @@ struct State {
 struct Waiting {
     answer: oneshot::Sender<Answer>,
     asked: Instant,
-    _place: OwnedSemaphorePermit,
 }
 
 /// Makes requests. Cheap to clone; does not keep the session alive.
 #[derive(Clone)]
 pub struct Requests {
     link: Arc<Link>,
-    queue: mpsc::WeakSender<Packet>,
+    queue: mpsc::WeakUnboundedSender<Packet>,
 }
 
 /// The session itself: it ends when this is dropped, as soon as what was asked is answered.
 pub struct Session {
     requests: Requests,
-    _queue: mpsc::Sender<Packet>,
+    _queue: mpsc::UnboundedSender<Packet>,
 }
 
 /// A reply that is closed again when nobody takes it, if it holds a handle.
@@ -104,15 +106,17 @@ impl Session {
         S: PacketSink + 'static,
     {
         let (greeting_sender, greeting) = oneshot::channel();
-        let (queue, packets) = mpsc::channel(QUEUE_PACKETS);
+        let (queue, packets) = mpsc::unbounded_channel();
         let link = Arc::new(Link {
             state: Mutex::new(State {
                 greeting: Some(greeting_sender),
                 waiting: HashMap::new(),
+                // The greeting.
+                queued: 1,
                 next_id: 0,
                 ended: None,
             }),
-            places: Arc::new(Semaphore::new(MAX_OUTSTANDING)),
+            moved: Notify::new(),
             requests: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             shortest_round_trip: AtomicU64::new(u64::MAX),
@@ -156,33 +160,33 @@ impl Requests {
         self.link.end(reason);
     }
 
-    /// Queues a request and returns when it has its place. The receiver yields the reply,
-    /// or nothing when the session ends first.
+    /// Queues a request at the first poll, and returns when the queue is short again. The
+    /// receiver yields the reply, or nothing when the session ends first.
     pub async fn submit(
         &self,
         request: Request<'_>,
         payload: Bytes,
     ) -> Result<oneshot::Receiver<Answer>, Reason> {
+        let answer = self.queue(request, payload)?;
+        self.link.room().await;
+        Ok(answer)
+    }
+
+    /// Never pauses: whoever is called first is sent first.
+    fn queue(&self, request: Request<'_>, payload: Bytes) -> Result<oneshot::Receiver<Answer>, Reason> {
         let queue = self.queue.upgrade().ok_or_else(|| self.reason())?;
-        let places = Arc::clone(&self.link.places);
-        let place = places.acquire_owned().await.map_err(|_| self.reason())?;
-        let room = queue.reserve().await.map_err(|_| self.reason())?;
         let (sender, answer) = oneshot::channel();
-        let id = self.link.register(Waiting { answer: sender, asked: Instant::now(), _place: place })?;
+        let id = self.link.register(Waiting { answer: sender, asked: Instant::now() })?;
         self.link.requests.fetch_add(1, Ordering::Relaxed);
-        room.send(Packet { head: request.encode(id), payload });
+        let packet = Packet { head: request.encode(id), payload };
+        queue.send(packet).map_err(|_| self.reason())?;
         Ok(answer)
     }
 
     /// Closes a handle that nobody holds any more; what the close says interests nobody.
     pub fn close_later(&self, handle: Bytes) {
-        // Without a runtime there is no session either.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let requests = self.clone();
-        runtime.spawn(async move {
-            // An error means that the session is over, and all its handles with it.
-            let _ = requests.submit(Request::Close { handle: &handle }, Bytes::new()).await;
-        });
+        // An error means that the session is over, and all its handles with it.
+        let _ = self.queue(Request::Close { handle: &handle }, Bytes::new());
     }
 }
 
@@ -204,7 +208,33 @@ impl Link {
         let id = state.next_id;
         state.next_id = id.wrapping_add(1);
         state.waiting.insert(id, waiting);
+        state.queued += 1;
         Ok(id)
+    }
+
+    /// A packet is no longer queued.
+    fn taken(&self) {
+        let mut state = self.state();
+        state.queued = state.queued.saturating_sub(1);
+        drop(state);
+        self.moved.notify_waiters();
+    }
+
+    async fn room(&self) {
+        loop {
+            // Hears of what moves from here on, polled or not.
+            let moved = self.moved.notified();
+            if self.has_room() {
+                return;
+            }
+            moved.await;
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        let state = self.state();
+        let short = state.queued <= QUEUE_PACKETS && state.waiting.len() <= MAX_OUTSTANDING;
+        short || state.ended.is_some()
     }
 
     fn end(&self, reason: Reason) {
@@ -217,7 +247,7 @@ impl Link {
         state.greeting = None;
         drop(state);
         drop(waiting);
-        self.places.close();
+        self.moved.notify_waiters();
         self.wake.notify_one();
     }
 
@@ -248,7 +278,7 @@ impl Drop for EndOnDrop {
 async fn run<R, S>(
     reader: R,
     sink: S,
-    packets: mpsc::Receiver<Packet>,
+    packets: mpsc::UnboundedReceiver<Packet>,
     requests: Requests,
     stall_timeout: Duration,
 ) where
@@ -265,7 +295,11 @@ async fn run<R, S>(
 }
 
 /// Writes packets until none can come any more.
-async fn transmit(mut sink: impl PacketSink, mut packets: mpsc::Receiver<Packet>, link: &Link) -> Reason {
+async fn transmit(
+    mut sink: impl PacketSink,
+    mut packets: mpsc::UnboundedReceiver<Packet>,
+    link: &Link,
+) -> Reason {
     let lost = |error| {
         RemoteError::new(
             RemoteErrorKind::LinkLost,
@@ -278,6 +312,7 @@ async fn transmit(mut sink: impl PacketSink, mut packets: mpsc::Receiver<Packet>
         // Packets without a payload travel together with the next one.
         let mut head = BytesMut::new();
         for packet in batch.drain(..) {
+            link.taken();
             if head.is_empty() {
                 head = packet.head;
             } else {
@@ -386,6 +421,7 @@ fn dispatch(packet: Bytes, requests: &Requests) -> Result<(), Reason> {
     };
     let took = u64::try_from(waiting.asked.elapsed().as_nanos()).unwrap_or(u64::MAX);
     requests.link.shortest_round_trip.fetch_min(took, Ordering::Relaxed);
+    requests.link.moved.notify_waiters();
     // Who asked has gone; a handle in the answer is closed as it drops.
     let _ = waiting.answer.send(answer);
     Ok(())
