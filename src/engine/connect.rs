@@ -46,6 +46,10 @@ impl Connection for OneSession {
         self.0.server_name()
     }
 
+    fn endures_loss(&self) -> bool {
+        self.0.endures_loss()
+    }
+
     async fn disconnect(&self) {
         self.0.disconnect().await;
     }

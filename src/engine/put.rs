@@ -9,7 +9,7 @@ use super::commit::{baseline, target_now};
 use super::connect::{Link, or_stopped};
 use super::decide::{Decision, decide};
 use super::failure::{Failure, Phase};
-use super::further::{self, FurtherConnections};
+use super::further::{self, FurtherConnections, Path};
 use super::guard::{Guard, Request};
 use super::hash::hash_existing;
 use super::leftovers;
@@ -292,7 +292,8 @@ impl Put {
         let rate_is_limited = self.options.bwlimit.is_some();
         let round_trip = site.files.round_trip();
         let processors = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
-        let count = further::wanted(self.options.connections, bytes, round_trip, rate_is_limited, processors);
+        let way = Path { round_trip, endures_loss: site.connection.endures_loss(), processors };
+        let count = further::wanted(self.options.connections, bytes, rate_is_limited, way);
         self.transfer.use_further(FurtherConnections::make(link.connector(), count, &self.monitor));
     }
 

@@ -60,6 +60,12 @@ pub trait Connection: Send + Sync {
     /// and `-v` only; never a reason to trust a capability.
     fn server_name(&self) -> String;
 
+    /// Whether what is sent holds its rate when packets get lost, as BBR's does and cubic's
+    /// does not: then fewer connections do.
+    fn endures_loss(&self) -> bool {
+        false
+    }
+
     /// Says goodbye. Errors are not interesting any more; nothing is lost by them.
     async fn disconnect(&self);
 }

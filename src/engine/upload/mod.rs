@@ -43,8 +43,9 @@ use publish::Publisher;
 use queue::Queue;
 pub use window::Window;
 
-/// Lanes where there is but one connection: what one waits for, the other uses.
-const LANES_OF_ONE_CONNECTION: usize = 2;
+/// Lanes on the first connection: what one waits for, the other uses, and while the further
+/// connections are being made the window of one channel is little on a long way.
+const LANES_OF_FIRST_CONNECTION: usize = 2;
 /// Pieces that wait between the reader and the lanes.
 const QUEUED_PIECES: usize = 8;
 /// Events that wait for the coordinator.
@@ -159,8 +160,7 @@ impl Upload {
             },
         );
         let mut more_lanes = self.lanes == Lanes::Several;
-        let alone = !more_lanes || self.further.hoped_for() == 0;
-        let lanes_here = if more_lanes && alone { LANES_OF_ONE_CONNECTION } else { 1 };
+        let lanes_here = if more_lanes { LANES_OF_FIRST_CONNECTION } else { 1 };
         for _ in 0..lanes_here {
             crew.start_here(self.channel.take(), &mut tasks);
         }
@@ -250,10 +250,6 @@ impl Upload {
                     more_lanes = may_come;
                     for further in opened.into_iter().filter(|further| !further.is_dead()) {
                         crew.start_on(further, &mut tasks);
-                    }
-                    if !may_come && known == 0 && !alone {
-                        // What the other connections were to carry.
-                        crew.start_here(None, &mut tasks);
                     }
                 }
                 Some(ended) = tasks.join_next() => ended.map_err(|error| self.crashed(&error))??,

@@ -84,6 +84,10 @@ impl Connection for SshConnection {
         self.shared.link.server_name()
     }
 
+    fn endures_loss(&self) -> bool {
+        self.shared.link.endures_loss()
+    }
+
     async fn disconnect(&self) {
         let goodbye = async {
             if self.shared.handle.disconnect(Disconnect::ByApplication, "", "").await.is_ok() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::congestion;
+use super::congestion::{self, Path};
 use super::options::{AddressFamily, SshOptions};
 use crate::model::escape::printable;
 use crate::remote::error::{RemoteError, RemoteErrorKind};
@@ -15,7 +15,7 @@ use crate::remote::error::{RemoteError, RemoteErrorKind};
 const MAX_ADDRESSES: usize = 16;
 
 /// Connects within `connect_timeout`, name lookup included.
-pub async fn dial(options: &SshOptions) -> Result<TcpStream, RemoteError> {
+pub async fn dial(options: &SshOptions) -> Result<(TcpStream, Path), RemoteError> {
     let host = &options.host;
     let limit = options.connect_timeout;
     let deadline = Instant::now() + limit;
@@ -33,12 +33,12 @@ pub async fn dial(options: &SshOptions) -> Result<TcpStream, RemoteError> {
         let began = Instant::now();
         match timeout(share.max(Duration::from_millis(1)), connect(*address, &local, options)).await {
             Ok(Ok(stream)) => {
-                congestion::choose(&stream, began.elapsed());
+                let path = congestion::choose(&stream, began.elapsed());
                 if let Err(error) = stream.set_nodelay(true) {
                     failures.push(format!("{address}: {error}"));
                     continue;
                 }
-                return Ok(stream);
+                return Ok((stream, path));
             }
             Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
                 failures.push(format!("{address}: connection refused"));

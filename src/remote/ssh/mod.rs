@@ -9,6 +9,7 @@
 //!
 //! Only this folder knows russh.
 
+mod acknowledging;
 mod algorithms;
 mod attempt;
 pub mod certificate;

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::acknowledging::Acknowledging;
+use super::congestion::Path;
 use super::dial;
 use super::hop::{Hop, Hops};
 use super::link::{ByteStream, Link};
@@ -25,7 +27,7 @@ pub enum Way {
 /// What a standing connection rests on.
 #[derive(Debug, Clone)]
 pub enum Below {
-    Network,
+    Network(Path),
     Hop { name: String, link: Arc<Link> },
     Command(ProxyEnd),
 }
@@ -46,7 +48,12 @@ impl Way {
         prompter: &Arc<dyn Prompter>,
     ) -> Result<(Box<dyn ByteStream>, Below), RemoteError> {
         match self {
-            Way::Network => Ok((Box::new(dial::dial(options).await?), Below::Network)),
+            Way::Network => match dial::dial(options).await? {
+                (stream, path) if path.is_long => {
+                    Ok((Box::new(Acknowledging::new(stream)), Below::Network(path)))
+                }
+                (stream, path) => Ok((Box::new(stream), Below::Network(path))),
+            },
             Way::Hop(hop) => {
                 // A hop may stand behind a hop: the future would hold itself.
                 let (stream, below) = Box::pin(hop.stream(options)).await?;
@@ -71,7 +78,7 @@ impl Below {
     /// Why the stream ended, as far as it is known by now.
     pub fn reason(&self) -> Option<String> {
         match self {
-            Below::Network => None,
+            Below::Network(_) => None,
             Below::Hop { name, link } => {
                 let ending = link.ending()?;
                 Some(format!("the connection to the jump host {name} is lost: {}", ending.reason))
