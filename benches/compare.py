@@ -168,13 +168,18 @@ def measure(server, command):
     return {"wall": wall, "client": client, "server": server.seconds() - before, "rss": usage.ru_maxrss / 1024}
 
 
+def paired(base, runs):
+    """How much faster than scp in the same round, the median of all rounds."""
+    return statistics.median(b["wall"] / r["wall"] for b, r in zip(base, runs))
+
+
 def table(results, size):
     rows = ["| tool | seconds | MB/s | speed, scp = 1 | CPU s client + server | peak MiB |",
             "| --- | --- | --- | --- | --- | --- |"]
     base = results.get("scp")
     for name, runs in sorted(results.items(), key=lambda item: statistics.median(r["wall"] for r in item[1])):
         middle = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
-        ratio = statistics.median(b["wall"] / r["wall"] for b, r in zip(base, runs)) if base else float("nan")
+        ratio = paired(base, runs) if base else float("nan")
         spread = f"{min(r['wall'] for r in runs):.2f}–{max(r['wall'] for r in runs):.2f}"
         rows.append(f"| {name} | {middle['wall']:.2f} ({spread}) | {size / middle['wall'] / 1e6:.0f} | {ratio:.2f} | "
                     f"{middle['client']:.2f} + {middle['server']:.2f} | {max(r['rss'] for r in runs):.0f} |")
@@ -183,9 +188,7 @@ def table(results, size):
 
 def picture(results, title):
     """Bars of speed against scp."""
-    base = statistics.median(run["wall"] for run in results["scp"])
-    speeds = sorted(((base / statistics.median(r["wall"] for r in runs), name) for name, runs in results.items()),
-                    reverse=True)
+    speeds = sorted(((paired(results["scp"], runs), name) for name, runs in results.items()), reverse=True)
     most = max(speed for speed, _ in speeds)
     height = 40 + 26 * len(speeds)
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="640" height="{height}" font-family="sans-serif" '
