@@ -32,8 +32,7 @@ const NEAR_CONNECTIONS: u64 = 4;
 /// As many as fill a link where loss slows down each of them. Below the ten logins at once of
 /// which sshd refuses none (MaxStartups).
 const FAR_CONNECTIONS: u64 = 8;
-/// Where loss does not, more only fill its queue: at 50 ms and 1 Gbit/s eight took 6 % longer,
-/// and at 10 ms two sent a tenth of all twice, lost where they met.
+/// Where loss does not, more only fill its queue: at 50 ms and 1 Gbit/s eight took 6 % longer.
 const ENDURING_CONNECTIONS: u64 = 4;
 
 /// What there is between here and a host.
@@ -57,6 +56,7 @@ pub fn wanted(connections: Connections, bytes: u64, rate_is_limited: bool, path:
             let most = (path.processors / PROCESSORS_EACH).clamp(1, LOCAL_CONNECTIONS);
             return (bytes / LOCAL_BYTES_EACH).clamp(1, most) - 1;
         }
+        // At 10 ms and 1 Gbit/s two of them sent a tenth of all twice, lost where they met.
         (Connections::Auto, Some(time)) if time < NEAR && path.endures_loss => {
             (path.processors / PROCESSORS_EACH).clamp(1, NEAR_CONNECTIONS)
         }

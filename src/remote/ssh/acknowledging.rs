@@ -6,7 +6,7 @@
 //! strace at 50 ms: sshd's list of host keys comes before the first channel is confirmed).
 
 use std::io::{self, IoSlice};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -26,7 +26,7 @@ impl AsyncRead for Acknowledging {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        ready!(pin!(&mut self.0).poll_read(cx, buffer))?;
+        ready!(Pin::new(&mut self.0).poll_read(cx, buffer))?;
         acknowledge(&self.0);
         Poll::Ready(Ok(()))
     }
@@ -44,7 +44,7 @@ fn acknowledge(_: &TcpStream) {}
 
 impl AsyncWrite for Acknowledging {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        pin!(&mut self.0).poll_write(cx, bytes)
+        Pin::new(&mut self.0).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -52,7 +52,7 @@ impl AsyncWrite for Acknowledging {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        pin!(&mut self.0).poll_write_vectored(cx, slices)
+        Pin::new(&mut self.0).poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -60,10 +60,10 @@ impl AsyncWrite for Acknowledging {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        pin!(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.0).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        pin!(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }

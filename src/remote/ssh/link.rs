@@ -99,12 +99,12 @@ impl Link {
         }
     }
 
-    /// What carries this connection is over, and has said why.
     /// Whether what is sent holds its rate when packets get lost.
     pub fn endures_loss(&self) -> bool {
         matches!(self.below, Below::Network(path) if path.by_bbr)
     }
 
+    /// What carries this connection is over, and has said why.
     pub fn ended_below(&self) -> bool {
         self.below.reason().is_some()
     }

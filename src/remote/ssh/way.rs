@@ -48,12 +48,12 @@ impl Way {
         prompter: &Arc<dyn Prompter>,
     ) -> Result<(Box<dyn ByteStream>, Below), RemoteError> {
         match self {
-            Way::Network => match dial::dial(options).await? {
-                (stream, path) if path.is_long => {
-                    Ok((Box::new(Acknowledging::new(stream)), Below::Network(path)))
-                }
-                (stream, path) => Ok((Box::new(stream), Below::Network(path))),
-            },
+            Way::Network => {
+                let (stream, path) = dial::dial(options).await?;
+                let stream: Box<dyn ByteStream> =
+                    if path.is_long { Box::new(Acknowledging::new(stream)) } else { Box::new(stream) };
+                Ok((stream, Below::Network(path)))
+            }
             Way::Hop(hop) => {
                 // A hop may stand behind a hop: the future would hold itself.
                 let (stream, below) = Box::pin(hop.stream(options)).await?;
